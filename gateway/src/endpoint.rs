@@ -1,0 +1,162 @@
+//! One address of one engine, with its live state: load, latency, health.
+//!
+//! An endpoint outlives snapshots: the control side keeps one per address, so that counters and connections
+//! survive a reload, and two pools that name the same address see the same load.
+
+mod health;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+pub use health::Health;
+
+/// Where an engine listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An engine's address and what this process knows of it; shared by every worker.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub address: Address,
+    /// `address`, ready for labels and log lines.
+    pub label: Arc<str>,
+    /// Requests that the engine holds whole.
+    leases: AtomicU32,
+    /// Requests promised to it whose body is still on its way.
+    reservations: AtomicU32,
+    /// Decayed time to first byte in µs; 0 until the first answer.
+    ttft_us: AtomicU64,
+    pub health: Health,
+}
+
+impl Endpoint {
+    #[must_use]
+    pub fn new(address: Address) -> Self {
+        let label = Arc::from(address.to_string());
+        Self {
+            address,
+            label,
+            leases: AtomicU32::new(0),
+            reservations: AtomicU32::new(0),
+            ttft_us: AtomicU64::new(0),
+            health: Health::default(),
+        }
+    }
+
+    /// Requests that the engine holds whole.
+    #[must_use]
+    pub fn leases(&self) -> u32 {
+        self.leases.load(Relaxed)
+    }
+
+    /// Requests promised to the engine whose body is still on its way.
+    #[must_use]
+    pub fn reservations(&self) -> u32 {
+        self.reservations.load(Relaxed)
+    }
+
+    /// Decayed time to first byte; `None` until the engine has answered once.
+    #[must_use]
+    pub fn ttft(&self) -> Option<Duration> {
+        match self.ttft_us.load(Relaxed) {
+            0 => None,
+            us => Some(Duration::from_micros(us)),
+        }
+    }
+
+    /// Takes one answer's time to first byte into the decayed figure (weight 1/8, as RFC 6298 does for SRTT).
+    pub fn observe_ttft(&self, ttft: Duration) {
+        let sample = u64::try_from(ttft.as_micros()).unwrap_or(u64::MAX).max(1);
+        // A lost update between two workers costs one sample; a loop would cost every request.
+        let decayed = match self.ttft_us.load(Relaxed) {
+            0 => sample,
+            old => (old - old / 8 + sample / 8).max(1),
+        };
+        self.ttft_us.store(decayed, Relaxed);
+    }
+
+    /// Promises a request to this endpoint: counted at once, so that a burst sees itself.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>) -> Lease {
+        self.reservations.fetch_add(1, Relaxed);
+        Lease { endpoint: self.clone(), whole: false }
+    }
+}
+
+/// Held while a request is in flight on an endpoint; given back on drop.
+#[derive(Debug)]
+pub struct Lease {
+    endpoint: Arc<Endpoint>,
+    whole: bool,
+}
+
+impl Lease {
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The engine now has the whole request: the reservation becomes load.
+    pub fn commit(&mut self) {
+        if !self.whole {
+            self.whole = true;
+            self.endpoint.leases.fetch_add(1, Relaxed);
+            self.endpoint.reservations.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let counter = if self.whole { &self.endpoint.leases } else { &self.endpoint.reservations };
+        counter.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Arc<Endpoint> {
+        Arc::new(Endpoint::new(Address::Tcp(([127, 0, 0, 1], 8000).into())))
+    }
+
+    #[test]
+    fn a_lease_is_a_reservation_until_committed_and_nothing_after_drop() {
+        let endpoint = endpoint();
+        let mut lease = endpoint.reserve();
+        assert_eq!((endpoint.leases(), endpoint.reservations()), (0, 1));
+        lease.commit();
+        lease.commit();
+        assert_eq!((endpoint.leases(), endpoint.reservations()), (1, 0));
+        drop(lease);
+        drop(endpoint.reserve());
+        assert_eq!((endpoint.leases(), endpoint.reservations()), (0, 0));
+    }
+
+    #[test]
+    fn ttft_decays_toward_new_samples() {
+        let endpoint = endpoint();
+        assert_eq!(endpoint.ttft(), None);
+        endpoint.observe_ttft(Duration::from_micros(800));
+        assert_eq!(endpoint.ttft(), Some(Duration::from_micros(800)));
+        endpoint.observe_ttft(Duration::from_micros(1600));
+        assert_eq!(endpoint.ttft(), Some(Duration::from_micros(900)));
+    }
+}
