@@ -1,0 +1,254 @@
+//! Accounting of the TCP connections to engines: keys, values and limits of the kernel's maps, and every decision
+//! that is taken over them. The kernel half and the user half compile the same lines.
+
+/// Addresses of engines that one host can count.
+pub const ENDPOINTS: usize = 256;
+/// Gateways that may share one host's counts, and one place (0) for everybody else.
+pub const OWNERS: usize = 8;
+/// Connections of gateways that are open at once; beyond it they are counted as foreign.
+pub const OWN_CONNECTIONS: usize = 65_536;
+/// Rows that each CPU has: by endpoint, side and owner.
+pub const ROWS_PER_CPU: usize = ENDPOINTS * 2 * OWNERS;
+
+/// An IPv6 address, or an IPv4 one in its IPv4-mapped form, in network order.
+pub type Ip = [u8; 16];
+
+/// The address of an engine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// All zero: any local address of the network namespace, for an engine that listens on all of them.
+    pub ip: Ip,
+    /// The network namespace's cookie where the address means something else in each namespace, else 0.
+    pub netns: u64,
+    pub port: u16,
+    pub reserved: [u16; 3],
+}
+
+impl Key {
+    /// The key of an address as a socket in namespace `netns` uses it.
+    ///
+    /// A cookie belongs to loopback addresses only: elsewhere a connecting socket carries its client's namespace,
+    /// which is not the engine's.
+    #[must_use]
+    #[inline(always)]
+    pub fn new(ip: Ip, port: u16, netns: u64) -> Self {
+        let netns = if is_loopback(&ip) { netns } else { 0 };
+        Self { ip, netns, port, reserved: [0; 3] }
+    }
+
+    /// The key of every local address of a namespace.
+    #[must_use]
+    #[inline(always)]
+    pub fn any(port: u16, netns: u64) -> Self {
+        Self { ip: [0; 16], netns, port, reserved: [0; 3] }
+    }
+}
+
+/// What a [`Key`] leads to. Written by user halves under their common lock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub slot: u32,
+    /// Bit n: gateway n wants this endpoint counted.
+    pub wanted_by: u32,
+}
+
+/// The client's end of a gateway's own connection, by which the engine's end is told from foreign ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Own {
+    pub ip: Ip,
+    pub slot: u32,
+    pub port: u16,
+    pub reserved: u16,
+}
+
+/// The end of a connection that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    /// The client's: requests are sent.
+    Active = 0,
+    /// The engine's: requests are received.
+    Passive = 1,
+}
+
+/// The row of one CPU to which an endpoint's connections of one side and owner are booked.
+#[must_use]
+#[inline(always)]
+pub fn row(cpu: u32, slot: u32, side: u8, owner: u8) -> u32 {
+    let of_cpu = (slot * 2 + side as u32) * OWNERS as u32 + owner as u32;
+    cpu * ROWS_PER_CPU as u32 + of_cpu
+}
+
+/// Sums of signed deltas; a gauge is the sum over all CPUs, because a connection may end on another than it began.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    pub open: i64,
+    pub opened: i64,
+    /// Connects that were never answered, or refused.
+    pub failed: i64,
+    /// Ended without an orderly close: a reset or a timeout.
+    pub reset: i64,
+    /// Of connections that have ended.
+    pub received: i64,
+    pub sent: i64,
+    pub retransmits: i64,
+    pub reserved: i64,
+}
+
+impl core::ops::AddAssign for Row {
+    fn add_assign(&mut self, other: Self) {
+        self.open = self.open.wrapping_add(other.open);
+        self.opened = self.opened.wrapping_add(other.opened);
+        self.failed = self.failed.wrapping_add(other.failed);
+        self.reset = self.reset.wrapping_add(other.reset);
+        self.received = self.received.wrapping_add(other.received);
+        self.sent = self.sent.wrapping_add(other.sent);
+        self.retransmits = self.retransmits.wrapping_add(other.retransmits);
+    }
+}
+
+/// Where a socket is in its life, as far as counting goes.
+pub mod stage {
+    /// A gateway marked it as its own and has not connected it yet.
+    pub const MARKED: u8 = 0;
+    /// Its SYN is out.
+    pub const CONNECTING: u8 = 1;
+    /// Counted as open.
+    pub const OPEN: u8 = 2;
+}
+
+/// What is kept with each counted socket, in socket-local storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Socket {
+    pub cookie: u64,
+    /// The cookie of its network namespace.
+    pub netns: u64,
+    pub slot: u32,
+    pub owner: u8,
+    pub side: u8,
+    pub stage: u8,
+    /// 1 once a request byte was seen to be acknowledged (active side only).
+    pub asked: u8,
+    /// Bytes that had come in when bytes that went out were last acknowledged.
+    pub received_when_sent: u64,
+    /// Bytes so far, at the last look.
+    pub received: u64,
+    pub sent: u64,
+    /// When a look found more of them, CLOCK_MONOTONIC; 0: never.
+    pub received_at_ns: u64,
+    pub sent_at_ns: u64,
+}
+
+/// What the kernel knows of a TCP socket, at one look.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    pub received: u64,
+    pub sent: u64,
+    pub srtt_us: u32,
+    pub retransmits: u32,
+}
+
+/// One line of what a look at all counted sockets yields.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    pub socket: Socket,
+    pub look: Look,
+}
+
+impl Socket {
+    /// Bytes that went out were acknowledged while `received` bytes had come in.
+    #[inline(always)]
+    pub fn acknowledged(&mut self, received: u64) {
+        self.received_when_sent = received;
+        self.asked = 1;
+    }
+
+    /// Takes a look's figures over and notes which have moved.
+    #[inline(always)]
+    pub fn look(&mut self, look: &Look, now_ns: u64) {
+        if look.received != self.received {
+            self.received = look.received;
+            self.received_at_ns = now_ns;
+        }
+        if look.sent != self.sent {
+            // The SYN counts as one byte of an active socket's stream, and no request has one byte.
+            if self.sent > 1 || look.sent > 1 {
+                self.sent_at_ns = now_ns;
+            }
+            self.sent = look.sent;
+        }
+    }
+
+    /// Whether the newest bytes are a request's: asked, and no answer byte since.
+    ///
+    /// A prefill moves nothing and is the heaviest load there is.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_waiting(&self) -> bool {
+        if self.side == Side::Passive as u8 {
+            self.received > self.received_when_sent
+        } else {
+            self.asked == 1 && self.received == self.received_when_sent
+        }
+    }
+
+    /// Whether it is load: waiting for an answer, or its bytes moved at most `window_ns` ago.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_busy(&self, now_ns: u64, window_ns: u64) -> bool {
+        let moved = if self.received_at_ns > self.sent_at_ns { self.received_at_ns } else { self.sent_at_ns };
+        self.is_waiting() || (moved != 0 && now_ns.saturating_sub(moved) <= window_ns)
+    }
+
+    /// When bytes of a request and of an answer last moved; 0: never.
+    #[must_use]
+    pub fn request_and_answer_at_ns(&self) -> (u64, u64) {
+        if self.side == Side::Passive as u8 {
+            (self.received_at_ns, self.sent_at_ns)
+        } else {
+            (self.sent_at_ns, self.received_at_ns)
+        }
+    }
+}
+
+/// Whether a socket that closes from TCP state `from` ended without an orderly close.
+///
+/// An orderly close leaves by LAST_ACK, CLOSING or the wait for the last FIN (FIN_WAIT2, TIME_WAIT).
+#[must_use]
+#[inline(always)]
+pub fn is_reset(from: u32) -> bool {
+    // ESTABLISHED, SYN_RECV, FIN_WAIT1, CLOSE_WAIT.
+    matches!(from, 1 | 3 | 4 | 8)
+}
+
+/// 127.0.0.0/8 or ::1.
+#[must_use]
+#[inline(always)]
+pub fn is_loopback(ip: &Ip) -> bool {
+    let word = |i: usize| u32::from_ne_bytes([ip[i], ip[i + 1], ip[i + 2], ip[i + 3]]);
+    if word(0) != 0 || word(4) != 0 {
+        return false;
+    }
+    match word(8) {
+        0 => word(12) == 1u32.to_be(),
+        mapped if mapped == 0xffff_u32.to_be() => ip[12] == 127,
+        _ => false,
+    }
+}
+
+/// The IPv4-mapped form of an IPv4 address in network order.
+#[must_use]
+#[inline(always)]
+pub fn mapped(ip4: [u8; 4]) -> Ip {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ip4[0], ip4[1], ip4[2], ip4[3]]
+}
+
+#[cfg(test)]
+mod tests;

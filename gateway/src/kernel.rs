@@ -1,0 +1,161 @@
+//! The kernel half, as the user half sees it: which rung the gateway stands on and why, and what the kernel counts.
+//!
+//! Each rung is right without the ones above it: full → account → sock_diag → userspace. Only this module and those
+//! below it import aya.
+
+pub mod account;
+pub mod diag;
+mod messages;
+pub mod own;
+pub mod privileges;
+pub mod probe;
+mod sys;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use penstock_common::account::{Ip, mapped};
+
+use account::Account;
+use diag::SockDiag;
+
+/// Bytes that moved at most this long ago make a connection busy: two looks and a half.
+pub const BUSY_WINDOW: Duration = Duration::from_millis(250);
+
+/// How much of the kernel half is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    Userspace,
+    /// Connections as the kernel lists them, of this network namespace.
+    SockDiag,
+    /// Connections as eBPF programs count them, of the whole host.
+    Account,
+}
+
+impl Rung {
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::SockDiag => "sock_diag",
+            Self::Account => "account",
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What `--kernel` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wanted {
+    /// As much as this host and this build can do.
+    #[default]
+    Auto,
+    /// Nothing in the kernel.
+    Off,
+    /// The kernel's list of connections, and no programs.
+    SockDiag,
+    /// True load of each engine, from the kernel's own counts.
+    Account,
+    /// Everything.
+    Full,
+}
+
+/// Where the gateway stands.
+pub struct Stand {
+    pub rung: Rung,
+    /// Why not higher, or how this rung came about.
+    pub why: String,
+    /// The kernel's counts; `None` in userspace.
+    pub source: Option<Box<dyn Counts>>,
+}
+
+/// What one endpoint has, as the kernel knows it. Totals never fall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounts {
+    /// Connections, our own included.
+    pub open: u32,
+    /// Those of other processes, hosts and gateways.
+    pub foreign_open: u32,
+    /// Those of them that are load: waiting for an answer, or with bytes on the move.
+    pub foreign_busy: u32,
+    pub opened_total: u64,
+    pub closed_total: u64,
+    /// Connects from this host that were refused or never answered.
+    pub failed_total: u64,
+    /// Ended by a reset or a timeout.
+    pub reset_total: u64,
+    /// Mean over the connections that are open; 0: none.
+    pub srtt_us: u32,
+    pub retransmits_total: u64,
+    /// SYN and FIN count as a byte.
+    pub request_bytes_total: u64,
+    pub answer_bytes_total: u64,
+    /// Since bytes of a request last moved, to within the time between two reads.
+    pub request_age: Option<Duration>,
+    pub answer_age: Option<Duration>,
+    /// Connections in `open` that are older than the counting, found by sock_diag.
+    pub older: u32,
+    /// Connections that the programs count and cannot be found, or the other way round; 0 when all is well.
+    pub drift: i32,
+}
+
+/// A source of counts. Belongs to one thread of the control side, which reads it ten times a second.
+pub trait Counts: Send {
+    /// Says which endpoints are to be counted from now on.
+    ///
+    /// # Errors
+    /// When the kernel cannot take the addresses; what was tracked before may then be tracked in part.
+    fn track(&mut self, endpoints: &[SocketAddr]) -> io::Result<()>;
+
+    /// Fills `counts` with one element for each tracked endpoint, in the order of `track`.
+    ///
+    /// # Errors
+    /// When the kernel does not answer: the counts are then stale, and userspace weights take over.
+    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()>;
+}
+
+/// Takes the highest rung within what is wanted. Call it before [`privileges::drop_all`].
+///
+/// # Errors
+/// When a rung is demanded that this build or host does not have.
+pub fn stand(wanted: Wanted) -> Result<Stand, String> {
+    let userspace = |why: &str| Stand { rung: Rung::Userspace, why: why.into(), source: None };
+    match wanted {
+        Wanted::Off => Ok(userspace("asked for by --kernel off")),
+        Wanted::SockDiag => sock_diag("asked for by --kernel sock-diag".into()),
+        Wanted::Account => account(),
+        Wanted::Full => Err("--kernel full needs the splice programs, which this build does not carry; use \
+                             --kernel auto"
+            .into()),
+        Wanted::Auto => Ok(account()
+            .or_else(|why| sock_diag(format!("no accounting programs: {why}")))
+            .unwrap_or_else(|why| userspace(&why))),
+    }
+}
+
+fn account() -> Result<Stand, String> {
+    let account = Account::load(&account::Place::find()?)?;
+    let why = account.origin().to_owned();
+    Ok(Stand { rung: Rung::Account, why, source: Some(Box::new(account)) })
+}
+
+fn sock_diag(why: String) -> Result<Stand, String> {
+    let diag = SockDiag::open().map_err(|e| format!("{why}; no sock_diag: {e}"))?;
+    Ok(Stand { rung: Rung::SockDiag, why, source: Some(Box::new(diag)) })
+}
+
+/// An address as both halves write it.
+fn wire(address: &SocketAddr) -> (Ip, u16) {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => mapped(ip.octets()),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    (ip, address.port())
+}

@@ -1,0 +1,121 @@
+//! One endpoint's figures, out of the rows, the look and the list of older connections.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use penstock_common::account::{OWNERS, Row, Side, Sight};
+
+use crate::kernel::diag::{Found, mean};
+use crate::kernel::sys::Rows;
+use crate::kernel::{BUSY_WINDOW, EndpointCounts};
+
+/// What is carried from one read to the next.
+pub(super) struct Figures {
+    pub address: SocketAddr,
+    pub slot: u32,
+    passive_seen: bool,
+    last: EndpointCounts,
+    requested_ns: Option<u64>,
+    answered_ns: Option<u64>,
+}
+
+impl Figures {
+    pub(super) fn new(address: SocketAddr, slot: u32) -> Self {
+        Self {
+            address,
+            slot,
+            passive_seen: false,
+            last: EndpointCounts::default(),
+            requested_ns: None,
+            answered_ns: None,
+        }
+    }
+
+    /// The figures now; `number` is this gateway's.
+    pub(super) fn take<'a>(
+        &mut self,
+        rows: &Rows,
+        sights: &[Sight],
+        older: impl Iterator<Item = &'a Found> + Clone,
+        number: u8,
+        now_ns: u64,
+    ) -> EndpointCounts {
+        let side = self.side(rows, older.clone());
+        let older = older.filter(|found| found.side == side);
+        let sights: Vec<&Sight> = sights
+            .iter()
+            .filter(|sight| sight.socket.slot == self.slot && sight.socket.side == side as u8)
+            .collect();
+        let sum = total(rows, self.slot, side);
+        let active = total(rows, self.slot, Side::Active);
+        let last = self.last;
+
+        let counted = clamp(sum.open);
+        let old = older.clone().count() as u32;
+        let open = counted + old;
+        // The larger: behind an address translation the engine's end of our own connection is not known for ours.
+        let own = clamp(rows.sum(self.slot, side, number).open.max(rows.sum(self.slot, Side::Active, number).open));
+        let foreign_open = open.saturating_sub(own);
+        let window = BUSY_WINDOW.as_nanos() as u64;
+        let busy = sights
+            .iter()
+            .filter(|sight| sight.socket.owner != number && sight.socket.is_busy(now_ns, window))
+            .count()
+            + older.clone().filter(|found| found.is_busy()).count();
+
+        let seen = |f: fn(&Sight) -> u64| sights.iter().map(|sight| f(sight)).sum::<u64>();
+        let (received, sent) = (seen(|s| s.look.received), seen(|s| s.look.sent));
+        let (received, sent) = (received.wrapping_add_signed(sum.received), sent.wrapping_add_signed(sum.sent));
+        let (request, answer) = if side == Side::Passive { (received, sent) } else { (sent, received) };
+        let old_bytes = older.clone().map(Found::bytes).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let retransmits = seen(|s| u64::from(s.look.retransmits)).wrapping_add_signed(sum.retransmits);
+
+        let opened_total = sum.opened.max(0).cast_unsigned();
+        let counts = EndpointCounts {
+            open,
+            foreign_open,
+            foreign_busy: u32::try_from(busy).unwrap_or(u32::MAX).min(foreign_open),
+            opened_total,
+            closed_total: opened_total.saturating_sub(u64::from(counted)),
+            failed_total: active.failed.max(0).cast_unsigned(),
+            reset_total: sum.reset.max(0).cast_unsigned(),
+            srtt_us: mean(sights.iter().map(|s| s.look.srtt_us).chain(older.map(|found| found.info.srtt_us))),
+            // A connection that ends between the look and the rows is in both or neither: totals wait, never fall.
+            retransmits_total: retransmits.max(last.retransmits_total),
+            request_bytes_total: (request + old_bytes.0).max(last.request_bytes_total),
+            answer_bytes_total: (answer + old_bytes.1).max(last.answer_bytes_total),
+            request_age: None,
+            answer_age: None,
+            older: old,
+            drift: i32::try_from(i64::from(counted) - sights.len() as i64).unwrap_or(i32::MAX),
+        };
+        self.last = counts;
+        let age = |at: &mut Option<u64>, moved: bool| {
+            *at = if moved { Some(now_ns) } else { *at };
+            at.map(|at| Duration::from_nanos(now_ns.saturating_sub(at)))
+        };
+        let request_age = age(&mut self.requested_ns, counts.request_bytes_total > last.request_bytes_total);
+        let answer_age = age(&mut self.answered_ns, counts.answer_bytes_total > last.answer_bytes_total);
+        EndpointCounts { request_age, answer_age, ..counts }
+    }
+
+    /// The engine's own sockets show every client; where the engine is another host's, only ours can be counted.
+    fn side<'a>(&mut self, rows: &Rows, mut older: impl Iterator<Item = &'a Found>) -> Side {
+        self.passive_seen = self.passive_seen
+            || total(rows, self.slot, Side::Passive).opened > 0
+            || older.any(|found| found.side == Side::Passive);
+        if self.passive_seen { Side::Passive } else { Side::Active }
+    }
+}
+
+fn total(rows: &Rows, slot: u32, side: Side) -> Row {
+    let mut total = Row::default();
+    for owner in 0..OWNERS as u8 {
+        total += rows.sum(slot, side, owner);
+    }
+    total
+}
+
+fn clamp(open: i64) -> u32 {
+    u32::try_from(open.max(0)).unwrap_or(u32::MAX)
+}

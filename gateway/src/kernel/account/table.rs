@@ -1,0 +1,133 @@
+//! The address table: which addresses the programs count, and under which slot; shared by the host's gateways.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+
+use penstock_common::account::{ENDPOINTS, Entry, Key, OWNERS, Side, row};
+
+use super::object;
+use crate::kernel::sys::{Pod, Rows};
+use crate::kernel::wire;
+
+/// Changed under the lock of the pins only.
+pub(super) struct Table {
+    map: object::Table,
+    /// This gateway's bit in `Entry::wanted_by`.
+    bit: u32,
+    netns: u64,
+    /// The slots of what `track` was told last, in its order.
+    slots: Vec<u32>,
+}
+
+impl Table {
+    /// Takes the table over, and out of it what only gateways wanted that are no longer alive.
+    pub(super) fn new(map: object::Table, number: u8, netns: u64, alive: u32) -> io::Result<Self> {
+        let mut table = Self { map, bit: 1 << number, netns, slots: Vec::new() };
+        for (key, entry) in table.entries()? {
+            // What this seat's last holder wanted goes with the first `track`, so that its sockets stay counted.
+            table.put(key, Entry { wanted_by: entry.wanted_by & alive, ..entry })?;
+        }
+        Ok(table)
+    }
+
+    /// Has these addresses counted, and no others as far as this gateway goes; answers with their slots.
+    pub(super) fn track(&mut self, endpoints: &[SocketAddr], rows: &Rows) -> io::Result<Vec<u32>> {
+        let keys: Vec<Key> = endpoints.iter().map(|address| self.key(address)).collect();
+        let wanted: HashSet<Key> = keys.iter().copied().collect();
+        let mut entries: HashMap<Key, Entry> = self.entries()?.into_iter().collect();
+        let slots_wanted: HashSet<u32> =
+            entries.iter().filter(|(key, _)| wanted.contains(key)).map(|(_, entry)| entry.slot).collect();
+        for (key, entry) in &mut entries {
+            if entry.wanted_by & self.bit != 0 && !slots_wanted.contains(&entry.slot) {
+                entry.wanted_by &= !self.bit;
+                self.put(*key, *entry)?;
+            }
+        }
+        entries.retain(|_, entry| entry.wanted_by != 0);
+        let mut used: HashSet<u32> = entries.values().map(|entry| entry.slot).collect();
+        let mut slots = Vec::with_capacity(keys.len());
+        for key in keys {
+            let mut entry = match entries.get(&key) {
+                Some(entry) => *entry,
+                None => Entry { slot: free(&used, rows)?, wanted_by: 0 },
+            };
+            entry.wanted_by |= self.bit;
+            self.put(key, entry)?;
+            entries.insert(key, entry);
+            used.insert(entry.slot);
+            slots.push(entry.slot);
+        }
+        self.slots.clone_from(&slots);
+        Ok(slots)
+    }
+
+    /// Has these ports counted on every local address, each for one tracked endpoint; and no others.
+    pub(super) fn listen_anywhere(&mut self, ports: &[(u16, usize)]) -> io::Result<()> {
+        let wanted: HashMap<Key, u32> = ports
+            .iter()
+            .filter_map(|(port, endpoint)| Some((Key::any(*port, self.netns), *self.slots.get(*endpoint)?)))
+            .collect();
+        let entries: HashMap<Key, Entry> = self.entries()?.into_iter().collect();
+        for (key, entry) in &entries {
+            if key.ip == [0; 16] && entry.wanted_by & self.bit != 0 && wanted.get(key) != Some(&entry.slot) {
+                self.put(*key, Entry { wanted_by: entry.wanted_by & !self.bit, ..*entry })?;
+            }
+        }
+        for (key, slot) in wanted {
+            match entries.get(&key) {
+                // Another gateway leads the port to another endpoint: first come, first counted.
+                Some(entry) if entry.slot != slot && entry.wanted_by & !self.bit != 0 => {}
+                Some(entry) if entry.slot == slot && entry.wanted_by & self.bit != 0 => {}
+                Some(entry) if entry.slot == slot => {
+                    self.put(key, Entry { slot, wanted_by: entry.wanted_by | self.bit })?;
+                }
+                _ => self.put(key, Entry { slot, wanted_by: self.bit })?,
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, address: &SocketAddr) -> Key {
+        let (ip, port) = wire(address);
+        Key::new(ip, port, self.netns)
+    }
+
+    fn entries(&self) -> io::Result<Vec<(Key, Entry)>> {
+        let entries: Result<Vec<_>, _> = self.map.iter().collect();
+        Ok(entries.map_err(io::Error::other)?.into_iter().map(|(key, entry)| (key.0, entry.0)).collect())
+    }
+
+    fn put(&mut self, key: Key, entry: Entry) -> io::Result<()> {
+        if entry.wanted_by == 0 {
+            self.map.remove(&Pod(key)).map_err(io::Error::other)
+        } else {
+            self.map.insert(Pod(key), Pod(entry), 0).map_err(io::Error::other)
+        }
+    }
+}
+
+/// A slot that no address has and no open connection is booked to; its rows start from nothing.
+fn free(used: &HashSet<u32>, rows: &Rows) -> io::Result<u32> {
+    let cells = |slot: u32| {
+        let of_cpu = move |cpu| {
+            [Side::Active, Side::Passive]
+                .into_iter()
+                .flat_map(move |side| (0..OWNERS as u8).map(move |owner| row(cpu, slot, side as u8, owner)))
+        };
+        (0..rows.cpus()).flat_map(of_cpu)
+    };
+    let is_quiet = |slot: u32| {
+        let owners = 0..OWNERS as u8;
+        owners.clone().chain(owners).zip([Side::Active; OWNERS].into_iter().chain([Side::Passive; OWNERS])).all(
+            |(owner, side)| rows.sum(slot, side, owner).open == 0,
+        )
+    };
+    let slot = (0..ENDPOINTS as u32)
+        .find(|slot| !used.contains(slot) && is_quiet(*slot))
+        .ok_or_else(|| io::Error::other(format!("the programs count at most {ENDPOINTS} endpoints")))?;
+    for cell in cells(slot) {
+        rows.clear(cell);
+    }
+    Ok(slot)
+}
