@@ -134,7 +134,7 @@ pub struct Socket {
     pub stage: u8,
     /// 1 once a request byte was seen to be acknowledged (active side only).
     pub asked: u8,
-    /// Bytes that had come in when bytes that went out were last acknowledged.
+    /// Bytes that had come in when the bytes went out that were last acknowledged.
     pub received_when_sent: u64,
     /// Bytes so far, at the last look.
     pub received: u64,
@@ -163,10 +163,14 @@ pub struct Sight {
 }
 
 impl Socket {
-    /// Bytes that went out were acknowledged while `received` bytes had come in.
+    /// Bytes that went out were acknowledged. `received` bytes have come in, up to sequence number `next`; when we last
+    /// sent, it was up to `next_when_sent`.
+    ///
+    /// The acknowledgement may ride on the very packet that brings what comes next: the first bytes of an answer, or
+    /// the next request. Those do not precede what they acknowledge, and are taken off again.
     #[inline(always)]
-    pub fn acknowledged(&mut self, received: u64) {
-        self.received_when_sent = received;
+    pub fn acknowledged(&mut self, received: u64, next: u32, next_when_sent: u32) {
+        self.received_when_sent = received.saturating_sub(next.wrapping_sub(next_when_sent) as u64);
         self.asked = 1;
     }
 

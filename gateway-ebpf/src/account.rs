@@ -50,6 +50,8 @@ static SENT_AT: u32 = 0;
 static SRTT_AT: u32 = 0;
 #[unsafe(no_mangle)]
 static RETRANSMITS_AT: u32 = 0;
+#[unsafe(no_mangle)]
+static RECEIVED_WHEN_SENT_AT: u32 = 0;
 
 const AF_INET6: u32 = 10;
 const TCP_CLOSE: u32 = 7;
@@ -115,9 +117,18 @@ fn accepted(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn acknowledged(ctx: &SockOpsContext) {
-    if let Some(socket) = storage(ctx, 0) {
-        socket.acknowledged(unsafe { (*ctx.ops).bytes_received });
+    let Some(socket) = storage(ctx, 0) else { return };
+    let sk = sk(ctx);
+    if sk.is_null() {
+        return;
     }
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast::<u8>();
+    if tcp.is_null() {
+        return;
+    }
+    let ops = ctx.ops;
+    let (received, next) = unsafe { ((*ops).bytes_received, word(&raw const (*ops).rcv_nxt)) };
+    socket.acknowledged(received, next, peek(tcp, &raw const RECEIVED_WHEN_SENT_AT));
 }
 
 #[inline(always)]

@@ -30,8 +30,11 @@ pub(super) fn load() -> Result<Ebpf, String> {
     let bytes = std::fs::read(KERNEL_BTF).map_err(|e| {
         format!("{KERNEL_BTF}: {e}; the kernel must be built with CONFIG_DEBUG_INFO_BTF")
     })?;
-    let [received, sent, srtt, retransmits] =
-        btf::offsets(&bytes, "tcp_sock", ["bytes_received", "bytes_acked", "srtt_us", "total_retrans"])?;
+    let [received, sent, srtt, retransmits, received_when_sent] = btf::offsets(
+        &bytes,
+        "tcp_sock",
+        ["bytes_received", "bytes_acked", "srtt_us", "total_retrans", "rcv_wup"],
+    )?;
     drop(bytes);
     let btf = Btf::from_sys_fs().map_err(|e| format!("{KERNEL_BTF}: {e}"))?;
     let mut ebpf = EbpfLoader::new()
@@ -41,6 +44,7 @@ pub(super) fn load() -> Result<Ebpf, String> {
         .override_global("SENT_AT", &sent, true)
         .override_global("SRTT_AT", &srtt, true)
         .override_global("RETRANSMITS_AT", &retransmits, true)
+        .override_global("RECEIVED_WHEN_SENT_AT", &received_when_sent, true)
         .load(OBJECT)
         .map_err(|e| full("cannot create the maps", &e))?;
     sock_ops(&mut ebpf)?.load().map_err(|e| full("the kernel refuses the program `account`", &e))?;
