@@ -180,18 +180,15 @@ fn an_engine_in_a_container_is_counted_for_clients_in_another() {
 }
 
 #[test]
-fn a_remote_engine_is_counted_by_the_clients_on_this_host() {
+fn a_connect_that_a_container_refuses_has_failed() {
     if !is_root() {
         return;
     }
     let _turn = turn();
-    let (here, there) = pair();
+    let (here, _there) = pair();
     let address: SocketAddr = "10.9.0.2:8001".parse().unwrap();
-    // Listening under an address that is not counted, as an engine on another host is: reached by translation.
-    let listener = there.run(|| TcpListener::bind("10.9.0.2:8002").unwrap());
     let mut account = tracking(&place(), &[address]);
     let refused = here.run(|| (0..5).filter(|_| TcpStream::connect(address).is_err()).count());
-    drop(listener);
     let now = counts(&mut account)[0];
     assert_eq!((refused, now.failed_total, now.opened_total), (5, 5, 0), "{now:?}");
 }

@@ -4,13 +4,13 @@
 #[path = "kernel/mod.rs"]
 mod kernel;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kernel::{connect, counts, is_root, place, turn, until};
+use kernel::{connect, counts, is_root, pair, place, turn, until};
 use penstock::kernel::account::{Account, Place};
 use penstock::kernel::diag::SockDiag;
 use penstock::kernel::{Counts, own};
@@ -205,28 +205,43 @@ fn a_remote_engine_is_counted_by_this_hosts_ends() {
         return;
     }
     let _turn = turn();
-    // Only the clients are in the cgroup that is counted, as with an engine on another host.
+    // Only the clients are in the cgroup that is counted and none is in our namespace, as with another host's engine.
     let whole = place();
     let cgroup = whole.cgroup.join(format!("penstock-test-{}", std::process::id()));
     std::fs::create_dir(&cgroup).unwrap();
     let enter = |cgroup: &std::path::Path| {
         std::fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
     };
-    let (listener, address) = listen();
+    let (here, there) = pair();
+    let address: SocketAddr = "10.9.0.2:8001".parse().unwrap();
+    let listener = there.run(|| TcpListener::bind(address).unwrap());
     let mut account = Account::load(&Place { cgroup: cgroup.clone(), ..whole.clone() }).unwrap();
     account.track(&[address]).unwrap();
     enter(&cgroup);
-    let ends = (connect(&listener, address), connect_own(address), listener.accept().unwrap());
+    let (mut foreign, own) = here.run(|| (TcpStream::connect(address).unwrap(), connect_own(address)));
     enter(&whole.cgroup);
-    let mut now = Vec::new();
-    account.read(&mut now).unwrap();
-    let now = now[0];
-    drop(ends);
+    let mut engine = listener.accept().unwrap().0;
+    let rest = counts(&mut account)[0];
+    foreign.write_all(b"a request").unwrap();
+    engine.read_exact(&mut [0; 9]).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    counts(&mut account);
+    std::thread::sleep(Duration::from_millis(400));
+    let asked = counts(&mut account)[0];
+    engine.write_all(b"an answer").unwrap();
+    foreign.read_exact(&mut [0; 9]).unwrap();
+    counts(&mut account);
+    std::thread::sleep(Duration::from_millis(400));
+    let answered = counts(&mut account)[0];
+    drop((foreign, own));
+    drop(engine);
+    drop(listener);
     let after = until(&mut account, |now| now.open == 0);
     drop(account);
     std::fs::remove_dir(&cgroup).unwrap();
-    // sock_diag sees the engine's ends here, which another host's would not show: they are the older ones.
-    assert_eq!((now.opened_total.max(2), after.open), (2, 0), "{now:?} {after:?}");
+    assert_eq!((rest.open, rest.foreign_open, rest.foreign_busy, rest.opened_total), (2, 1, 0, 2), "{rest:?}");
+    assert_eq!((asked.foreign_busy, answered.foreign_busy), (1, 0), "{asked:?} {answered:?}");
+    assert_eq!(after.open, 0, "{after:?}");
 }
 
 #[test]

@@ -1,1 +1,4 @@
-fn main() {}
+mod ebpf;
+fn main() -> anyhow::Result<()> {
+    ebpf::run(std::env::args().any(|a| a == "--check"))
+}
