@@ -1,5 +1,7 @@
 //! The accounting programs, loaded for real: needs root, and says so without.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 #[path = "kernel/mod.rs"]
 mod kernel;
 

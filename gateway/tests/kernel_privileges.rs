@@ -1,5 +1,7 @@
 //! What is left of root's privileges, and what works without them. A process of one thread, hence no test harness.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 #[path = "kernel/mod.rs"]
 mod kernel;
 

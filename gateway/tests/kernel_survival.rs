@@ -1,6 +1,8 @@
 //! Counting over churn, over a `kill -9`, and shared by two gateways; and the rung of sock_diag. Needs root, and says
 //! so without.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 #[path = "kernel/mod.rs"]
 mod kernel;
 

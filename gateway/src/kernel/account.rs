@@ -165,6 +165,14 @@ impl Drop for Account {
     }
 }
 
+/// Has the programs verified, and drops them again.
+pub(super) fn verified() -> Result<String, String> {
+    let ebpf = object::load()?;
+    let tags: Result<Vec<String>, String> =
+        object::PROGRAMS.iter().map(|name| Ok(format!("{name} {:016x}", object::tag(&ebpf, name)?))).collect();
+    Ok(format!("the verifier accepts them: {}", tags?.join(", ")))
+}
+
 /// Connections that the programs do not know, because they are older.
 struct Older {
     diag: Diag,

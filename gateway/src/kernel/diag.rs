@@ -51,16 +51,14 @@ impl Diag {
         if ports.is_empty() {
             return Ok(listed);
         }
-        for family in [wire::AF_INET, wire::AF_INET6] {
-            rustix::net::send(&self.socket, &wire::request(family, states, ports), SendFlags::empty())?;
-            loop {
-                let (length, _) = rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
-                let datagram = self.buffer.get(..length).unwrap_or_default();
-                match wire::parse(datagram, &mut listed) {
-                    Part::More => {}
-                    Part::Done => break,
-                    Part::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                }
+        rustix::net::send(&self.socket, &wire::request(states, ports), SendFlags::empty())?;
+        loop {
+            let (length, _) = rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            match wire::parse(datagram, &mut listed) {
+                Part::More => {}
+                Part::Done => break,
+                Part::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
         Ok(listed)
@@ -191,6 +189,7 @@ impl SockDiag {
     /// When the kernel has no sock_diag, or forbids it.
     pub fn open() -> io::Result<Self> {
         let mut diag = Diag::open()?;
+        // Some kernels take the request and then know no such family.
         diag.listeners(&[1])?;
         own::into_cookies();
         Ok(Self {
@@ -200,6 +199,13 @@ impl SockDiag {
             totals: HashMap::new(),
             learned: None,
         })
+    }
+}
+
+impl SockDiag {
+    /// Whether this kernel answers at all.
+    pub(super) fn answers() -> io::Result<()> {
+        Diag::open()?.listeners(&[1]).map(drop)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the kernel's tests share: a place of their own for pins, namespaces, and a server that keeps what it accepts.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};

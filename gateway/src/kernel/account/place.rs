@@ -28,14 +28,22 @@ impl Place {
     /// # Errors
     /// When this host lacks one of them.
     pub fn find() -> Result<Self, String> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
-        let cgroup = mounted(&mounts, "cgroup2")
-            .ok_or("no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")?;
-        let bpffs = match mounted(&mounts, "bpf") {
+        let cgroup = Self::cgroup()?;
+        let bpffs = match Self::bpffs()? {
             Some(bpffs) => bpffs,
             None => mount_bpffs()?,
         };
         Ok(Self { cgroup, pins: bpffs.join("penstock") })
+    }
+
+    /// The root of cgroup v2, which may be mounted anywhere.
+    pub(in crate::kernel) fn cgroup() -> Result<PathBuf, String> {
+        mounted(&mounts()?, "cgroup2")
+            .ok_or_else(|| "no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup".into())
+    }
+
+    pub(in crate::kernel) fn bpffs() -> Result<Option<PathBuf>, String> {
+        Ok(mounted(&mounts()?, "bpf"))
     }
 
     pub(super) fn pin(&self, name: &str) -> PathBuf {
@@ -131,6 +139,10 @@ fn make_directory(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
         _ => Ok(()),
     }
+}
+
+fn mounts() -> Result<String, String> {
+    fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))
 }
 
 /// The first mount of a whole file system of this type.
