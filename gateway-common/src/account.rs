@@ -7,6 +7,8 @@ pub const ENDPOINTS: usize = 256;
 pub const OWNERS: usize = 8;
 /// Connections of gateways that are open at once; beyond it they are counted as foreign.
 pub const OWN_CONNECTIONS: usize = 65_536;
+/// Bytes that moved at most this long ago make a connection busy: two looks and a half.
+pub const BUSY_WINDOW_NS: u64 = 250_000_000;
 /// Rows that each CPU has: by endpoint, side and owner.
 pub const ROWS_PER_CPU: usize = ENDPOINTS * 2 * OWNERS;
 
@@ -158,7 +160,13 @@ pub struct Look {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
-    pub socket: Socket,
+    pub cookie: u64,
+    pub slot: u32,
+    pub owner: u8,
+    pub side: u8,
+    /// 1: load.
+    pub busy: u8,
+    pub reserved: u8,
     pub look: Look,
 }
 
@@ -203,22 +211,20 @@ impl Socket {
         }
     }
 
-    /// Whether it is load: waiting for an answer, or its bytes moved at most `window_ns` ago.
+    /// What a look shows of it.
     #[must_use]
     #[inline(always)]
-    pub fn is_busy(&self, now_ns: u64, window_ns: u64) -> bool {
-        let moved = if self.received_at_ns > self.sent_at_ns { self.received_at_ns } else { self.sent_at_ns };
-        self.is_waiting() || (moved != 0 && now_ns.saturating_sub(moved) <= window_ns)
+    pub fn sight(&self, look: Look, now_ns: u64) -> Sight {
+        let busy = self.is_busy(now_ns) as u8;
+        Sight { cookie: self.cookie, slot: self.slot, owner: self.owner, side: self.side, busy, reserved: 0, look }
     }
 
-    /// When bytes of a request and of an answer last moved; 0: never.
+    /// Whether it is load: waiting for an answer, or its bytes moved within the window.
     #[must_use]
-    pub fn request_and_answer_at_ns(&self) -> (u64, u64) {
-        if self.side == Side::Passive as u8 {
-            (self.received_at_ns, self.sent_at_ns)
-        } else {
-            (self.sent_at_ns, self.received_at_ns)
-        }
+    #[inline(always)]
+    pub fn is_busy(&self, now_ns: u64) -> bool {
+        let moved = if self.received_at_ns > self.sent_at_ns { self.received_at_ns } else { self.sent_at_ns };
+        self.is_waiting() || (moved != 0 && now_ns.saturating_sub(moved) <= BUSY_WINDOW_NS)
     }
 }
 

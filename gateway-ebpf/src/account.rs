@@ -289,16 +289,16 @@ fn look(ctx: *mut LookContext) -> c_int {
     if tcp.is_null() {
         return 0;
     }
-    let mut sight = Sight::default();
-    sight.look = Look {
+    let look = Look {
         received: peek(tcp, &raw const RECEIVED_AT),
         sent: peek(tcp, &raw const SENT_AT),
         // Kept in eighths.
         srtt_us: peek::<u32>(tcp, &raw const SRTT_AT) >> 3,
         retransmits: peek(tcp, &raw const RETRANSMITS_AT),
     };
-    socket.look(&sight.look, unsafe { bpf_ktime_get_ns() });
-    sight.socket = *socket;
+    let now = unsafe { bpf_ktime_get_ns() };
+    socket.look(&look, now);
+    let sight = socket.sight(look, now);
     unsafe { bpf_seq_write((*meta).seq.cast(), (&raw const sight).cast(), size_of::<Sight>() as u32) };
     0
 }

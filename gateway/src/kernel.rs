@@ -16,13 +16,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use penstock_common::account::{Ip, mapped};
+use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
 
 use account::Account;
 use diag::SockDiag;
 
-/// Bytes that moved at most this long ago make a connection busy: two looks and a half.
-pub const BUSY_WINDOW: Duration = Duration::from_millis(250);
+/// Bytes that moved at most this long ago make a connection busy.
+pub const BUSY_WINDOW: Duration = Duration::from_nanos(BUSY_WINDOW_NS);
 
 /// How much of the kernel half is at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -199,7 +199,7 @@ impl Older {
         let before = self.index.find(&mut self.diag)?;
         let sights = look.look()?;
         self.looked = Some(Instant::now());
-        let known: HashSet<u64> = sights.iter().map(|sight| sight.socket.cookie).collect();
+        let known: HashSet<u64> = sights.iter().map(|sight| sight.cookie).collect();
         let unknown = |found: &Found| !known.contains(&found.cookie);
         self.found.clear();
         if before.iter().any(unknown) {

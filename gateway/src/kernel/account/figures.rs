@@ -7,7 +7,7 @@ use penstock_common::account::{OWNERS, Row, Side, Sight};
 
 use crate::kernel::diag::{Found, mean};
 use crate::kernel::sys::Rows;
-use crate::kernel::{BUSY_WINDOW, EndpointCounts};
+use crate::kernel::EndpointCounts;
 
 /// What is carried from one read to the next.
 pub(super) struct Figures {
@@ -41,10 +41,10 @@ impl Figures {
         now_ns: u64,
     ) -> EndpointCounts {
         let side = self.side(rows, older.clone());
-        let older = older.filter(|found| found.side == side);
+        let older = older.filter(move |found| found.side == side);
         let sights: Vec<&Sight> = sights
             .iter()
-            .filter(|sight| sight.socket.slot == self.slot && sight.socket.side == side as u8)
+            .filter(|sight| sight.slot == self.slot && sight.side == side as u8)
             .collect();
         let sum = total(rows, self.slot, side);
         let active = total(rows, self.slot, Side::Active);
@@ -56,11 +56,7 @@ impl Figures {
         // The larger: behind an address translation the engine's end of our own connection is not known for ours.
         let own = clamp(rows.sum(self.slot, side, number).open.max(rows.sum(self.slot, Side::Active, number).open));
         let foreign_open = open.saturating_sub(own);
-        let window = BUSY_WINDOW.as_nanos() as u64;
-        let busy = sights
-            .iter()
-            .filter(|sight| sight.socket.owner != number && sight.socket.is_busy(now_ns, window))
-            .count()
+        let busy = sights.iter().filter(|sight| sight.owner != number && sight.busy == 1).count()
             + older.clone().filter(|found| found.is_busy()).count();
 
         let seen = |f: fn(&Sight) -> u64| sights.iter().map(|sight| f(sight)).sum::<u64>();
