@@ -216,7 +216,15 @@ impl Socket {
     #[inline(always)]
     pub fn sight(&self, look: Look, now_ns: u64) -> Sight {
         let busy = self.is_busy(now_ns) as u8;
-        Sight { cookie: self.cookie, slot: self.slot, owner: self.owner, side: self.side, busy, reserved: 0, look }
+        Sight {
+            cookie: self.cookie,
+            slot: self.slot,
+            owner: self.owner,
+            side: self.side,
+            busy,
+            reserved: 0,
+            look,
+        }
     }
 
     /// Whether it is load: waiting for an answer, or its bytes moved within the window.

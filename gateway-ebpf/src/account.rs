@@ -10,21 +10,22 @@ use core::ffi::{c_int, c_void};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
-    BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock,
+    BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE,
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB,
+    BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+    bpf_sock,
 };
 use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_probe_read_kernel,
-    bpf_seq_write, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+    bpf_get_netns_cookie, bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns,
+    bpf_probe_read_kernel, bpf_seq_write, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_map, sock_ops};
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::warn;
 use penstock_common::account::{
-    ENDPOINTS as ENDPOINTS_MAX, Entry, Ip, Key, Look, OWN_CONNECTIONS, Own, ROWS_PER_CPU, Row, Side, Sight, Socket,
-    is_reset, mapped, row, stage,
+    ENDPOINTS as ENDPOINTS_MAX, Entry, Ip, Key, Look, OWN_CONNECTIONS, Own, ROWS_PER_CPU, Row, Side, Sight,
+    Socket, is_reset, mapped, row, stage,
 };
 
 /// Two keys per endpoint: its address, and its port on any address.
@@ -82,7 +83,11 @@ fn connecting(ctx: &SockOpsContext) {
     if owner != 0 {
         // The user half then subtracts by number, but cannot tell which are busy.
         if OWN.insert(own(ctx, slot), owner, BPF_ANY as u64).is_err() {
-            warn!(ctx, "OWN is full: a gateway's connection from port {} counts as foreign", ctx.local_port());
+            warn!(
+                ctx,
+                "OWN is full: a gateway's connection from port {} counts as foreign",
+                ctx.local_port()
+            );
         }
     }
     let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);

@@ -16,7 +16,8 @@ fn main() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let found = Place::find().map_err(|e| anyhow!(e))?;
-    let place = Place { pins: found.pins.with_file_name(format!("penstock-cost-{}", std::process::id())), ..found };
+    let place =
+        Place { pins: found.pins.with_file_name(format!("penstock-cost-{}", std::process::id())), ..found };
 
     for round in 0..3 {
         let off = connects(&listener, address)?;
@@ -29,7 +30,10 @@ fn main() -> Result<()> {
         let counted = exchanges(&listener, address)?;
         runs(&place, "account")?;
         drop(account);
-        println!("{round}: ns per request and answer: off {}, counted {counted}", exchanges(&listener, address)?);
+        println!(
+            "{round}: ns per request and answer: off {}, counted {counted}",
+            exchanges(&listener, address)?
+        );
     }
 
     let mut account = Account::load(&place).map_err(|e| anyhow!(e))?;
@@ -41,7 +45,11 @@ fn main() -> Result<()> {
         while kept.len() < sockets {
             kept.push((TcpStream::connect(address)?, listener.accept()?.0));
         }
-        println!("{sockets} connections: read by the programs {:?}, by sock_diag {:?}", read(&mut account)?, read(&mut diag)?);
+        println!(
+            "{sockets} connections: read by the programs {:?}, by sock_diag {:?}",
+            read(&mut account)?,
+            read(&mut diag)?
+        );
     }
     runs(&place, "look")?;
     let started = Instant::now();

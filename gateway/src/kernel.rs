@@ -141,6 +141,7 @@ pub fn stand(wanted: Wanted) -> Result<Stand, String> {
 }
 
 fn account() -> Result<Stand, String> {
+    probe::capabilities()?;
     let account = Account::load(&account::Place::find()?)?;
     let why = account.origin().to_owned();
     Ok(Stand { rung: Rung::Account, why, source: Some(Box::new(account)) })
@@ -158,4 +159,23 @@ fn wire(address: &SocketAddr) -> (Ip, u16) {
         IpAddr::V6(ip) => ip.octets(),
     };
     (ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn off_is_always_to_be_had_and_full_is_not_yet() {
+        let stand = stand(Wanted::Off).unwrap();
+        assert_eq!((stand.rung, stand.source.is_none()), (Rung::Userspace, true));
+        assert!(super::stand(Wanted::Full).err().unwrap().contains("--kernel auto"));
+    }
+
+    #[test]
+    fn an_ipv4_address_and_its_mapped_form_are_one() {
+        let four: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let six: SocketAddr = "[::ffff:10.0.0.1]:80".parse().unwrap();
+        assert_eq!(wire(&four), wire(&six));
+    }
 }

@@ -120,7 +120,11 @@ fn refused_connects_and_resets_are_told_apart_from_orderly_ends() {
         assert!(TcpStream::connect(address).is_err());
     }
     let now = until(&mut account, |now| now.open == 0);
-    assert_eq!((now.opened_total, now.closed_total, now.reset_total, now.failed_total), (2, 2, 1, 3), "{now:?}");
+    assert_eq!(
+        (now.opened_total, now.closed_total, now.reset_total, now.failed_total),
+        (2, 2, 1, 3),
+        "{now:?}"
+    );
 }
 
 #[test]

@@ -40,7 +40,10 @@ fn counting_works_without_privileges() {
             for task in std::fs::read_dir("/proc/self/task").unwrap() {
                 let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
                 let of = |name: &str| {
-                    status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+                    status
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .map(|value| value.trim().to_owned())
                 };
                 for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
                     assert_eq!(of(set).as_deref(), Some(KEPT), "{set}");

@@ -33,7 +33,10 @@ impl Gateway {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        assert!(lines.map_while(Result::ok).any(|line| line.contains("counting")), "the other gateway must count");
+        assert!(
+            lines.map_while(Result::ok).any(|line| line.contains("counting")),
+            "the other gateway must count"
+        );
         Self(child)
     }
 
@@ -241,7 +244,11 @@ fn a_remote_engine_is_counted_by_this_hosts_ends() {
     let after = until(&mut account, |now| now.open == 0);
     drop(account);
     std::fs::remove_dir(&cgroup).unwrap();
-    assert_eq!((rest.open, rest.foreign_open, rest.foreign_busy, rest.opened_total), (2, 1, 0, 2), "{rest:?}");
+    assert_eq!(
+        (rest.open, rest.foreign_open, rest.foreign_busy, rest.opened_total),
+        (2, 1, 0, 2),
+        "{rest:?}"
+    );
     assert_eq!((asked.foreign_busy, answered.foreign_busy), (1, 0), "{asked:?} {answered:?}");
     assert_eq!(after.open, 0, "{after:?}");
 }

@@ -60,7 +60,8 @@ fn rebuild() -> Result<()> {
 
 fn compare() -> Result<()> {
     let lock = read_lock()?;
-    let of = |key: &str| lock.get(key).with_context(|| format!("{LOCK} has no {key}; run `cargo xtask ebpf`"));
+    let of =
+        |key: &str| lock.get(key).with_context(|| format!("{LOCK} has no {key}; run `cargo xtask ebpf`"));
     ensure!(
         *of("sources")? == sources()?,
         "{OBJECT} is older than its sources in gateway-ebpf or gateway-common; run `cargo xtask ebpf` and commit it"
@@ -73,19 +74,28 @@ fn compare() -> Result<()> {
             println!("{OBJECT} is what its sources build to");
         }
         Ok(toolchain) => {
-            eprintln!("warning: not rebuilt: here is {}, it was built by {}", toolchain.version, of("toolchain")?);
+            eprintln!(
+                "warning: not rebuilt: here is {}, it was built by {}",
+                toolchain.version,
+                of("toolchain")?
+            );
         }
         Err(error) => eprintln!("warning: not rebuilt: {error:#}"),
     }
     match verifier::statistics(OBJECT) {
         Ok(now) if now.get("verifier kernel") == lock.get("verifier kernel") => {
             for (key, value) in &now {
-                ensure!(lock.get(key) == Some(value), "{key} is {value}, and {LOCK} says {:?}", lock.get(key));
+                ensure!(
+                    lock.get(key) == Some(value),
+                    "{key} is {value}, and {LOCK} says {:?}",
+                    lock.get(key)
+                );
             }
             println!("the verifier's figures are those of {LOCK}");
         }
         Ok(now) => {
-            let kernel = |of: &BTreeMap<String, String>| of.get("verifier kernel").cloned().unwrap_or_default();
+            let kernel =
+                |of: &BTreeMap<String, String>| of.get("verifier kernel").cloned().unwrap_or_default();
             eprintln!("warning: accepted by kernel {}; the figures are of {}", kernel(&now), kernel(&lock));
         }
         Err(error) => eprintln!("warning: not shown to the verifier: {error:#}"),
@@ -108,9 +118,15 @@ fn same_programs(committed: &[u8], built: &[u8]) -> Result<()> {
     };
     let (committed, built) = (sections(committed)?, sections(built)?);
     let names: Vec<_> = committed.keys().collect();
-    ensure!(names == built.keys().collect::<Vec<_>>(), "{OBJECT} has other sections than what its sources build to");
+    ensure!(
+        names == built.keys().collect::<Vec<_>>(),
+        "{OBJECT} has other sections than what its sources build to"
+    );
     for (name, bytes) in &committed {
-        ensure!(built.get(name) == Some(bytes), "section {name} of {OBJECT} differs from what its sources build to");
+        ensure!(
+            built.get(name) == Some(bytes),
+            "section {name} of {OBJECT} differs from what its sources build to"
+        );
     }
     Ok(())
 }
@@ -126,7 +142,8 @@ struct Toolchain {
 
 impl Toolchain {
     fn find() -> Result<Self> {
-        let named = |variable: &str, usual: &str| PathBuf::from(env::var_os(variable).unwrap_or(usual.into()));
+        let named =
+            |variable: &str, usual: &str| PathBuf::from(env::var_os(variable).unwrap_or(usual.into()));
         let rustc = named("PENSTOCK_EBPF_RUSTC", "/usr/bin/rustc");
         let cargo = named("PENSTOCK_EBPF_CARGO", "/usr/bin/cargo");
         let sysroot = PathBuf::from(output(Command::new(&rustc).args(["--print", "sysroot"]))?);
@@ -140,7 +157,8 @@ impl Toolchain {
         let version = output(Command::new(&linker).arg("--version").env("LD_LIBRARY_PATH", &llvm))?;
         ensure!(version.contains(LINKER), "bpf-linker {LINKER} is wanted, and here is {version}");
         let verbose = output(Command::new(&rustc).arg("-vV"))?;
-        let line = |start: &str| verbose.lines().find(|line| line.starts_with(start)).unwrap_or("?").to_owned();
+        let line =
+            |start: &str| verbose.lines().find(|line| line.starts_with(start)).unwrap_or("?").to_owned();
         let version = format!("{}, {}, bpf-linker {LINKER}", line("rustc "), line("LLVM version"));
         Ok(Self { rustc, cargo, linker, llvm, version })
     }
@@ -148,7 +166,9 @@ impl Toolchain {
     fn build(&self) -> Result<()> {
         let root = env::current_dir()?;
         let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-        let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"))).unwrap_or_default();
+        let home = home
+            .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
+            .unwrap_or_default();
         let registry = fs::read_dir(home.join("registry/src")).ok().and_then(|mut all| all.next()?.ok());
         let mut flags = vec![
             "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
@@ -162,7 +182,15 @@ impl Toolchain {
         }
         let status = Command::new(&self.cargo)
             .current_dir("gateway-ebpf")
-            .args(["build", "--locked", "--release", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+            .args([
+                "build",
+                "--locked",
+                "--release",
+                "--target",
+                "bpfel-unknown-none",
+                "-Z",
+                "build-std=core",
+            ])
             .env("RUSTC", &self.rustc)
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
@@ -217,7 +245,9 @@ fn collect(place: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, into)?;
-        } else if path.extension().is_some_and(|e| e == "rs") && path.file_name().is_none_or(|n| n != "tests.rs") {
+        } else if path.extension().is_some_and(|e| e == "rs")
+            && path.file_name().is_none_or(|n| n != "tests.rs")
+        {
             into.push(path);
         }
     }
@@ -238,12 +268,18 @@ fn hash(bytes: &[u8]) -> Result<String> {
 }
 
 fn read_lock() -> Result<BTreeMap<String, String>> {
-    let text = fs::read_to_string(LOCK).with_context(|| format!("cannot read {LOCK}; run `cargo xtask ebpf`"))?;
-    Ok(text.lines().filter_map(|line| line.split_once(" = ")).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    let text =
+        fs::read_to_string(LOCK).with_context(|| format!("cannot read {LOCK}; run `cargo xtask ebpf`"))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect())
 }
 
 fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let output =
+        command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     ensure!(
         output.status.success(),
         "{}: {}",

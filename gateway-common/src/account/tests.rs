@@ -24,7 +24,11 @@ fn nothing_has_padding_that_would_carry_kernel_memory_out_or_make_keys_differ() 
 
 #[test]
 fn a_namespace_belongs_to_loopback_keys_only() {
-    let lo6 = { let mut ip = [0; 16]; ip[15] = 1; ip };
+    let lo6 = {
+        let mut ip = [0; 16];
+        ip[15] = 1;
+        ip
+    };
     for (ip, netns) in [
         (mapped([127, 0, 0, 1]), 7),
         (mapped([127, 255, 0, 9]), 7),
@@ -85,7 +89,9 @@ fn a_clients_end_waits_from_the_acknowledged_request_to_the_first_answer_byte() 
 #[test]
 fn only_orderly_closes_are_no_resets() {
     // ESTABLISHED 1, SYN_RECV 3, FIN_WAIT1 4, FIN_WAIT2 5, TIME_WAIT 6, CLOSE_WAIT 8, LAST_ACK 9, CLOSING 11.
-    for (state, reset) in [(1, true), (3, true), (4, true), (5, false), (6, false), (8, true), (9, false), (11, false)] {
+    for (state, reset) in
+        [(1, true), (3, true), (4, true), (5, false), (6, false), (8, true), (9, false), (11, false)]
+    {
         assert_eq!(is_reset(state), reset, "{state}");
     }
 }

@@ -113,12 +113,20 @@ impl Counts for Account {
         self.figures = slots
             .into_iter()
             .zip(endpoints)
-            .map(|(slot, address)| match old.iter().position(|of| of.address == *address && of.slot == slot) {
-                Some(at) => old.swap_remove(at),
-                None => Figures::new(*address, slot),
+            .map(|(slot, address)| {
+                match old.iter().position(|of| of.address == *address && of.slot == slot) {
+                    Some(at) => old.swap_remove(at),
+                    None => Figures::new(*address, slot),
+                }
             })
             .collect();
-        self.older = Older { index: Index::new(endpoints), found: Vec::new(), looked: None, learned: None, ..self.older.take()? };
+        self.older = Older {
+            index: Index::new(endpoints),
+            found: Vec::new(),
+            looked: None,
+            learned: None,
+            ..self.older.take()?
+        };
         Ok(())
     }
 
@@ -168,8 +176,10 @@ impl Drop for Account {
 /// Has the programs verified, and drops them again.
 pub(super) fn verified() -> Result<String, String> {
     let ebpf = object::load()?;
-    let tags: Result<Vec<String>, String> =
-        object::PROGRAMS.iter().map(|name| Ok(format!("{name} {:016x}", object::tag(&ebpf, name)?))).collect();
+    let tags: Result<Vec<String>, String> = object::PROGRAMS
+        .iter()
+        .map(|name| Ok(format!("{name} {:016x}", object::tag(&ebpf, name)?)))
+        .collect();
     Ok(format!("the verifier accepts them: {}", tags?.join(", ")))
 }
 
@@ -235,13 +245,15 @@ fn prepare(place: &Place, others: u32, lock: &Lock) -> Result<&'static str, Stri
 /// Whether all pins are there and were made from the object that was just loaded.
 fn is_same(place: &Place, fresh: &Ebpf) -> Result<bool, String> {
     for name in object::PROGRAMS {
-        let pinned = ProgramInfo::from_pin(place.pin(&format!("program-{name}"))).map_err(|e| full(name, &e))?;
+        let pinned =
+            ProgramInfo::from_pin(place.pin(&format!("program-{name}"))).map_err(|e| full(name, &e))?;
         if pinned.tag() != object::tag(fresh, name)? {
             return Ok(false);
         }
     }
     for name in object::MAPS {
-        let pinned = MapData::from_pin(place.pin(name)).and_then(|map| map.info()).map_err(|e| full(name, &e))?;
+        let pinned =
+            MapData::from_pin(place.pin(name)).and_then(|map| map.info()).map_err(|e| full(name, &e))?;
         let fresh = fresh.maps().find(|(of, _)| *of == name).ok_or("a map is missing")?.1;
         let fresh = object::map_data(fresh)?.info().map_err(|e| full(name, &e))?;
         let shape = |map: &aya::maps::MapInfo| (map.key_size(), map.value_size(), map.max_entries());

@@ -43,7 +43,11 @@ impl Diag {
     /// Where somebody listens on one of the ports.
     pub(super) fn listeners(&mut self, ports: &[u16]) -> io::Result<HashSet<(Ip, u16)>> {
         let listed = self.dump(wire::LISTEN, ports)?;
-        Ok(listed.into_iter().map(|socket| any_is_zero(socket.local)).filter(|end| ports.contains(&end.1)).collect())
+        Ok(listed
+            .into_iter()
+            .map(|socket| any_is_zero(socket.local))
+            .filter(|end| ports.contains(&end.1))
+            .collect())
     }
 
     fn dump(&mut self, states: u32, ports: &[u16]) -> io::Result<Vec<Listed>> {
@@ -244,7 +248,9 @@ impl Counts for SockDiag {
         }
         counts.clear();
         for (address, sockets) in self.endpoints.iter().zip(sockets) {
-            let is_own = |socket: &Found| own.contains(&socket.cookie) || ends.contains(&(socket.remote, socket.local));
+            let is_own = |socket: &Found| {
+                own.contains(&socket.cookie) || ends.contains(&(socket.remote, socket.local))
+            };
             counts.push(self.totals.entry(*address).or_default().take(sockets, is_own));
         }
         Ok(())
@@ -256,8 +262,11 @@ impl Totals {
         // The engine is here: its own sockets show every client, and a local client's socket would count twice.
         self.passive_seen |= sockets.iter().any(|socket| socket.side == Side::Passive);
         let side = if self.passive_seen { Side::Passive } else { Side::Active };
-        let now: HashMap<u64, Found> =
-            sockets.into_iter().filter(|socket| socket.side == side).map(|socket| (socket.cookie, socket)).collect();
+        let now: HashMap<u64, Found> = sockets
+            .into_iter()
+            .filter(|socket| socket.side == side)
+            .map(|socket| (socket.cookie, socket))
+            .collect();
         for (cookie, was) in &self.live {
             if !now.contains_key(cookie) {
                 let (request, answer) = was.bytes();
@@ -273,7 +282,8 @@ impl Totals {
         counts.opened_total += new as u64;
         counts.open = count(now.len());
         counts.foreign_open = count(now.values().filter(|socket| !is_own(socket)).count());
-        counts.foreign_busy = count(now.values().filter(|socket| !is_own(socket) && socket.is_busy()).count());
+        counts.foreign_busy =
+            count(now.values().filter(|socket| !is_own(socket) && socket.is_busy()).count());
         counts.srtt_us = mean(now.values().map(|socket| socket.info.srtt_us));
         let sum = |f: fn(&Found) -> u64| now.values().map(f).sum::<u64>();
         counts.request_bytes_total = last.request_bytes_total.max(self.ended.0 + sum(|s| s.bytes().0));
@@ -299,6 +309,7 @@ fn count(n: usize) -> u32 {
 
 /// The mean of those that are not 0; 0 without any.
 pub(super) fn mean(values: impl Iterator<Item = u32>) -> u32 {
-    let (sum, n) = values.filter(|value| *value > 0).fold((0u64, 0u64), |(sum, n), v| (sum + u64::from(v), n + 1));
+    let (sum, n) =
+        values.filter(|value| *value > 0).fold((0u64, 0u64), |(sum, n), v| (sum + u64::from(v), n + 1));
     u32::try_from(sum.checked_div(n).unwrap_or(0)).unwrap_or(u32::MAX)
 }

@@ -42,12 +42,10 @@ pub fn mark(socket: &impl AsFd) {
             let value = Socket { owner: *owner, ..Socket::default() };
             sys::store(map.as_fd(), socket.as_fd(), &value)
         }
-        Some(Book::Cookies(pages)) => {
-            sys::socket_option_u64(socket.as_fd(), libc::SO_COOKIE).map(|cookie| {
-                let page = Page { marked: Instant::now(), listed: false };
-                pages.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, page);
-            })
-        }
+        Some(Book::Cookies(pages)) => sys::socket_option_u64(socket.as_fd(), libc::SO_COOKIE).map(|cookie| {
+            let page = Page { marked: Instant::now(), listed: false };
+            pages.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, page);
+        }),
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "a connection of ours cannot be marked and counts as foreign");

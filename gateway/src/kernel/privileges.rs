@@ -36,5 +36,8 @@ fn drop_of_this_thread() -> rustix::io::Result<()> {
     }
     set_no_new_privs(true)?;
     let kept = had.permitted & KEPT;
-    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })
+    set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )
 }

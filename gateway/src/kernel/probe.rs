@@ -28,7 +28,11 @@ pub fn probe() -> Vec<Finding> {
     vec![
         finding(Diag, "NETLINK_SOCK_DIAG", sock_diag()),
         finding(Account, "Linux 5.15", kernel()),
-        finding(Account, "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON until the programs are loaded", capabilities()),
+        finding(
+            Account,
+            "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON until the programs are loaded",
+            capabilities(),
+        ),
         finding(Account, "the kernel's type information", btf()),
         finding(Account, "the root of cgroup v2", cgroup()),
         finding(Account, "a BPF file system for the pins", bpffs()),
@@ -37,7 +41,9 @@ pub fn probe() -> Vec<Finding> {
 }
 
 fn sock_diag() -> Result<String, String> {
-    SockDiag::answers().map(|()| "answers".into()).map_err(|e| format!("{e}; the kernel needs CONFIG_INET_DIAG"))
+    SockDiag::answers()
+        .map(|()| "answers".into())
+        .map_err(|e| format!("{e}; the kernel needs CONFIG_INET_DIAG"))
 }
 
 fn kernel() -> Result<String, String> {
@@ -47,7 +53,7 @@ fn kernel() -> Result<String, String> {
     if version >= (5, 15) { Ok(release) } else { Err(format!("{release} is older")) }
 }
 
-fn capabilities() -> Result<String, String> {
+pub(super) fn capabilities() -> Result<String, String> {
     let have = rustix::thread::capabilities(None).map_err(|e| e.to_string())?.effective;
     // CAP_SYS_ADMIN holds what CAP_BPF and CAP_PERFMON were once a part of.
     let root = have.contains(CapabilitySet::SYS_ADMIN);
@@ -66,7 +72,10 @@ fn capabilities() -> Result<String, String> {
     if missing.is_empty() {
         Ok("held".into())
     } else {
-        Err(format!("{} missing; start as root, or with AmbientCapabilities= in the unit", missing.join(", ")))
+        Err(format!(
+            "{} missing; start as root, or with AmbientCapabilities= in the unit",
+            missing.join(", ")
+        ))
     }
 }
 
@@ -116,8 +125,10 @@ mod tests {
             return;
         }
         // A missing BPF file system is mounted by the first gateway.
-        let lacks: Vec<_> =
-            probe().into_iter().filter(|f| f.found.is_err() && !f.need.starts_with("a BPF file system")).collect();
+        let lacks: Vec<_> = probe()
+            .into_iter()
+            .filter(|f| f.found.is_err() && !f.need.starts_with("a BPF file system"))
+            .collect();
         assert!(lacks.is_empty(), "{lacks:?}");
     }
 }

@@ -15,13 +15,13 @@ use penstock::kernel::account::Place;
 use penstock::kernel::{Counts, EndpointCounts};
 
 /// Own marks are the process's: tests that count take turns.
-pub fn turn() -> MutexGuard<'static, ()> {
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether this process may load programs; says so where it may not.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("NOT RUN: not root, and this test loads eBPF programs and makes network namespaces");
@@ -30,21 +30,21 @@ pub fn is_root() -> bool {
 }
 
 /// The host's cgroup root, and pins that no gateway uses.
-pub fn place() -> Place {
+pub(crate) fn place() -> Place {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let found = Place::find().expect("this host must have cgroup v2 and a BPF file system");
     let name = format!("penstock-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     Place { pins: found.pins.with_file_name(name), ..found }
 }
 
-pub fn counts(source: &mut dyn Counts) -> Vec<EndpointCounts> {
+pub(crate) fn counts(source: &mut dyn Counts) -> Vec<EndpointCounts> {
     let mut counts = Vec::new();
     source.read(&mut counts).expect("read");
     counts
 }
 
 /// Reads until `good` or two seconds have passed; the last counts either way.
-pub fn until(source: &mut dyn Counts, good: impl Fn(&EndpointCounts) -> bool) -> EndpointCounts {
+pub(crate) fn until(source: &mut dyn Counts, good: impl Fn(&EndpointCounts) -> bool) -> EndpointCounts {
     let end = Instant::now() + Duration::from_secs(2);
     loop {
         let now = counts(source)[0];
@@ -56,12 +56,12 @@ pub fn until(source: &mut dyn Counts, good: impl Fn(&EndpointCounts) -> bool) ->
 }
 
 /// A network namespace with loopback up, for as long as this lives.
-pub struct Namespace {
+pub(crate) struct Namespace {
     holder: Child,
 }
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 120"])
             .stdout(Stdio::piped())
@@ -72,12 +72,12 @@ impl Namespace {
         Self { holder }
     }
 
-    pub fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         self.holder.id().to_string()
     }
 
     /// Runs a command of iproute2 inside.
-    pub fn ip(&self, words: &str) {
+    pub(crate) fn ip(&self, words: &str) {
         let status = Command::new("nsenter")
             .args(["-t", &self.pid(), "-n", "ip"])
             .args(words.split(' '))
@@ -87,7 +87,7 @@ impl Namespace {
     }
 
     /// Runs something on a thread inside.
-    pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         let path = PathBuf::from(format!("/proc/{}/ns/net", self.pid()));
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -112,7 +112,7 @@ impl Drop for Namespace {
 }
 
 /// Two namespaces with a cable between them: `10.9.0.1` and `fd09::1` here, `.2` and `::2` there.
-pub fn pair() -> (Namespace, Namespace) {
+pub(crate) fn pair() -> (Namespace, Namespace) {
     let (here, there) = (Namespace::new(), Namespace::new());
     here.ip(&format!("link add cable type veth peer name cable netns {}", there.pid()));
     for (namespace, n) in [(&here, 1), (&there, 2)] {
@@ -124,7 +124,7 @@ pub fn pair() -> (Namespace, Namespace) {
 }
 
 /// A connection's two ends.
-pub fn connect(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream) {
+pub(crate) fn connect(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(to).expect("connect");
     (client, listener.accept().expect("accept").0)
 }

@@ -66,12 +66,15 @@ pub(super) fn statistics(path: &str) -> Result<BTreeMap<String, String>> {
 
     let mut statistics = BTreeMap::new();
     for (name, program) in &object.programs {
-        let function = object.functions.get(&program.function_key()).context("a program without a function")?;
+        let function =
+            object.functions.get(&program.function_key()).context("a program without a function")?;
         let (kind, expected_attach_type, attach_btf_id) = match &program.section {
             ProgramSection::SockOps => (SOCK_OPS, CGROUP_SOCK_OPS, 0),
-            ProgramSection::Iter { .. } => {
-                (TRACING, TRACE_ITER, kernel.id_by_type_name_kind("bpf_iter_bpf_sk_storage_map", BtfKind::Func)?)
-            }
+            ProgramSection::Iter { .. } => (
+                TRACING,
+                TRACE_ITER,
+                kernel.id_by_type_name_kind("bpf_iter_bpf_sk_storage_map", BtfKind::Func)?,
+            ),
             other => anyhow::bail!("program {name}: {other:?} is not known here"),
         };
         let log = verify(&Load {
@@ -85,17 +88,27 @@ pub(super) fn statistics(path: &str) -> Result<BTreeMap<String, String>> {
         })
         .with_context(|| format!("program {name}"))?;
         let figures = summary(&log).with_context(|| format!("program {name}: no figures in {log:?}"))?;
-        statistics.insert(format!("verifier {name}"), format!("{} instructions, {figures}", function.instructions.len()));
+        statistics.insert(
+            format!("verifier {name}"),
+            format!("{} instructions, {figures}", function.instructions.len()),
+        );
     }
-    statistics.insert("verifier kernel".into(), fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned());
+    statistics.insert(
+        "verifier kernel".into(),
+        fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+    );
     Ok(statistics)
 }
 
 /// Loads a program, drops it again, and answers with the verifier's log.
 fn verify(load: &Load) -> Result<String> {
     let mut log = vec![0u8; 1 << 20];
-    let attributes =
-        Load { log_level: STATISTICS, log_size: log.len() as u32, log: log.as_mut_ptr().addr() as u64, ..*load };
+    let attributes = Load {
+        log_level: STATISTICS,
+        log_size: log.len() as u32,
+        log: log.as_mut_ptr().addr() as u64,
+        ..*load
+    };
     // SAFETY: the structure and what it points to live until the call returns; the log is as long as it says.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &attributes, size_of::<Load>()) };
     let error = std::io::Error::last_os_error();
@@ -106,7 +119,6 @@ fn verify(load: &Load) -> Result<String> {
     drop(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) });
     Ok(text)
 }
-
 
 /// `processed 3318 insns (limit 1000000) max_states_per_insn 4 total_states 146 …` in words that stay comparable.
 fn summary(log: &str) -> Option<String> {

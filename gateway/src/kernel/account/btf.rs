@@ -56,11 +56,9 @@ impl<'a> Btf<'a> {
         }
         for n in 0..vlen(info) {
             let member = at + 12 + n * 12;
-            let (Some(name), Some(id), Some(bits)) = (
-                word(self.types, member),
-                word(self.types, member + 4),
-                word(self.types, member + 8),
-            ) else {
+            let (Some(name), Some(id), Some(bits)) =
+                (word(self.types, member), word(self.types, member + 4), word(self.types, member + 8))
+            else {
                 return;
             };
             // With the kind flag set, the upper eight bits are a bit field's width.
@@ -85,10 +83,10 @@ impl<'a> Btf<'a> {
             starts.push(at);
             at += 12
                 + match kind(info) {
-                    1 | 14 | 17 => 4,                       // int, var, decl tag
-                    3 => 12,                                // array
+                    1 | 14 | 17 => 4,                            // int, var, decl tag
+                    3 => 12,                                     // array
                     STRUCT | UNION | 15 | 19 => 12 * vlen(info), // and data section, enum64
-                    6 | 13 => 8 * vlen(info),               // enum, function prototype
+                    6 | 13 => 8 * vlen(info),                    // enum, function prototype
                     _ => 0,
                 };
         }

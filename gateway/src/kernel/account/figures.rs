@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use penstock_common::account::{OWNERS, Row, Side, Sight};
 
+use crate::kernel::EndpointCounts;
 use crate::kernel::diag::{Found, mean};
 use crate::kernel::sys::Rows;
-use crate::kernel::EndpointCounts;
 
 /// What is carried from one read to the next.
 pub(super) struct Figures {
@@ -42,10 +42,8 @@ impl Figures {
     ) -> EndpointCounts {
         let side = self.side(rows, older.clone());
         let older = older.filter(move |found| found.side == side);
-        let sights: Vec<&Sight> = sights
-            .iter()
-            .filter(|sight| sight.slot == self.slot && sight.side == side as u8)
-            .collect();
+        let sights: Vec<&Sight> =
+            sights.iter().filter(|sight| sight.slot == self.slot && sight.side == side as u8).collect();
         let sum = total(rows, self.slot, side);
         let active = total(rows, self.slot, Side::Active);
         let last = self.last;
@@ -54,14 +52,16 @@ impl Figures {
         let old = older.clone().count() as u32;
         let open = counted + old;
         // The larger: behind an address translation the engine's end of our own connection is not known for ours.
-        let own = clamp(rows.sum(self.slot, side, number).open.max(rows.sum(self.slot, Side::Active, number).open));
+        let own =
+            clamp(rows.sum(self.slot, side, number).open.max(rows.sum(self.slot, Side::Active, number).open));
         let foreign_open = open.saturating_sub(own);
         let busy = sights.iter().filter(|sight| sight.owner != number && sight.busy == 1).count()
             + older.clone().filter(|found| found.is_busy()).count();
 
         let seen = |f: fn(&Sight) -> u64| sights.iter().map(|sight| f(sight)).sum::<u64>();
         let (received, sent) = (seen(|s| s.look.received), seen(|s| s.look.sent));
-        let (received, sent) = (received.wrapping_add_signed(sum.received), sent.wrapping_add_signed(sum.sent));
+        let (received, sent) =
+            (received.wrapping_add_signed(sum.received), sent.wrapping_add_signed(sum.sent));
         let (request, answer) = if side == Side::Passive { (received, sent) } else { (sent, received) };
         let old_bytes = older.clone().map(Found::bytes).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         let retransmits = seen(|s| u64::from(s.look.retransmits)).wrapping_add_signed(sum.retransmits);

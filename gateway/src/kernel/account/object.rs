@@ -22,14 +22,14 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Rows that all CPUs of this host have together.
 pub(super) fn rows() -> Result<u32, String> {
     let cpus = aya::util::nr_cpus().map_err(|(file, e)| format!("{file}: {e}"))?;
-    u32::try_from(cpus * ROWS_PER_CPU).map_err(|_| format!("{cpus} CPUs are more than the rows can tell apart"))
+    u32::try_from(cpus * ROWS_PER_CPU)
+        .map_err(|_| format!("{cpus} CPUs are more than the rows can tell apart"))
 }
 
 /// Creates the maps and has the programs verified.
 pub(super) fn load() -> Result<Ebpf, String> {
-    let bytes = std::fs::read(KERNEL_BTF).map_err(|e| {
-        format!("{KERNEL_BTF}: {e}; the kernel must be built with CONFIG_DEBUG_INFO_BTF")
-    })?;
+    let bytes = std::fs::read(KERNEL_BTF)
+        .map_err(|e| format!("{KERNEL_BTF}: {e}; the kernel must be built with CONFIG_DEBUG_INFO_BTF"))?;
     let [received, sent, srtt, retransmits, received_when_sent] = btf::offsets(
         &bytes,
         "tcp_sock",
@@ -98,5 +98,17 @@ pub(crate) fn full(what: &str, error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    shortened(text)
+}
+
+/// The verifier may say a megabyte; how it begins and how it ends say what is wrong.
+fn shortened(text: String) -> String {
+    const ENDS: usize = 400;
+    let characters = text.chars().count();
+    if characters <= 2 * ENDS {
+        return text;
+    }
+    let start: String = text.chars().take(ENDS).collect();
+    let end: String = text.chars().skip(characters - ENDS).collect();
+    format!("{start} … {end}")
 }

@@ -58,7 +58,9 @@ impl Place {
             flock(&directory, FlockOperation::LockExclusive)?;
             // The last gateway may have removed the directory while we waited for it.
             match fs::metadata(&self.pins) {
-                Ok(there) if there.ino() == directory.metadata()?.ino() => return Ok(Lock { _held: directory }),
+                Ok(there) if there.ino() == directory.metadata()?.ino() => {
+                    return Ok(Lock { _held: directory });
+                }
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),

@@ -119,9 +119,11 @@ fn free(used: &HashSet<u32>, rows: &Rows) -> io::Result<u32> {
     };
     let is_quiet = |slot: u32| {
         let owners = 0..OWNERS as u8;
-        owners.clone().chain(owners).zip([Side::Active; OWNERS].into_iter().chain([Side::Passive; OWNERS])).all(
-            |(owner, side)| rows.sum(slot, side, owner).open == 0,
-        )
+        owners
+            .clone()
+            .chain(owners)
+            .zip([Side::Active; OWNERS].into_iter().chain([Side::Passive; OWNERS]))
+            .all(|(owner, side)| rows.sum(slot, side, owner).open == 0)
     };
     let slot = (0..ENDPOINTS as u32)
         .find(|slot| !used.contains(slot) && is_quiet(*slot))

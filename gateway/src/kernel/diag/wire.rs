@@ -107,7 +107,9 @@ pub(super) fn parse(mut bytes: &[u8], into: &mut Vec<Listed>) -> Part {
         match u16_at(header, 4) {
             Some(NLMSG_DONE) => return Part::Done,
             Some(NLMSG_ERROR) => {
-                return Part::Failed(u32_at(message, 0).map_or(libc::EBADMSG, |e| e.cast_signed().wrapping_neg()));
+                return Part::Failed(
+                    u32_at(message, 0).map_or(libc::EBADMSG, |e| e.cast_signed().wrapping_neg()),
+                );
             }
             Some(TCPDIAG_GETSOCK) => into.extend(listed(message)),
             _ => {}
