@@ -15,6 +15,8 @@ pub(super) struct Figures {
     pub slot: u32,
     passive_seen: bool,
     last: EndpointCounts,
+    /// What the rows had more than the look, at the last read.
+    ahead: i64,
     requested_ns: Option<u64>,
     answered_ns: Option<u64>,
 }
@@ -26,6 +28,7 @@ impl Figures {
             slot,
             passive_seen: false,
             last: EndpointCounts::default(),
+            ahead: 0,
             requested_ns: None,
             answered_ns: None,
         }
@@ -83,7 +86,7 @@ impl Figures {
             request_age: None,
             answer_age: None,
             older: old,
-            drift: i32::try_from(i64::from(counted) - sights.len() as i64).unwrap_or(i32::MAX),
+            drift: self.drift(i64::from(counted) - sights.len() as i64),
         };
         self.last = counts;
         let age = |at: &mut Option<u64>, moved: bool| {
@@ -93,6 +96,17 @@ impl Figures {
         let request_age = age(&mut self.requested_ns, counts.request_bytes_total > last.request_bytes_total);
         let answer_age = age(&mut self.answered_ns, counts.answer_bytes_total > last.answer_bytes_total);
         EndpointCounts { request_age, answer_age, ..counts }
+    }
+
+    /// What stays apart over two reads: the rows and the look are not read at one moment.
+    fn drift(&mut self, ahead: i64) -> i32 {
+        let before = std::mem::replace(&mut self.ahead, ahead);
+        let stays = if before.signum() == ahead.signum() {
+            before.abs().min(ahead.abs()) * ahead.signum()
+        } else {
+            0
+        };
+        i32::try_from(stays).unwrap_or(i32::MAX)
     }
 
     /// The engine's own sockets show every client; where the engine is another host's, only ours can be counted.

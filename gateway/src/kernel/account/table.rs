@@ -25,8 +25,10 @@ impl Table {
     pub(super) fn new(map: object::Table, number: u8, netns: u64, alive: u32) -> io::Result<Self> {
         let mut table = Self { map, bit: 1 << number, netns, slots: Vec::new() };
         for (key, entry) in table.entries()? {
-            // What this seat's last holder wanted goes with the first `track`, so that its sockets stay counted.
-            table.put(key, Entry { wanted_by: entry.wanted_by & alive, ..entry })?;
+            let dead = entry.wanted_by & !alive;
+            // Taken over until the first `track`, so that an endpoint which stays keeps its slot and what is booked to it.
+            let adopted = if dead == 0 { 0 } else { table.bit };
+            table.put(key, Entry { wanted_by: entry.wanted_by & alive | adopted, ..entry })?;
         }
         Ok(table)
     }
@@ -38,13 +40,18 @@ impl Table {
         let mut entries: HashMap<Key, Entry> = self.entries()?.into_iter().collect();
         let slots_wanted: HashSet<u32> =
             entries.iter().filter(|(key, _)| wanted.contains(key)).map(|(_, entry)| entry.slot).collect();
-        for (key, entry) in &mut entries {
-            if entry.wanted_by & self.bit != 0 && !slots_wanted.contains(&entry.slot) {
+        for (key, mut entry) in std::mem::take(&mut entries) {
+            if !slots_wanted.contains(&entry.slot) {
                 entry.wanted_by &= !self.bit;
-                self.put(*key, *entry)?;
+            }
+            // Unwanted but with connections: kept, so that the endpoint finds its slot again if it comes back.
+            if entry.wanted_by != 0 || !is_quiet(entry.slot, rows) {
+                self.map.insert(Pod(key), Pod(entry), 0).map_err(io::Error::other)?;
+                entries.insert(key, entry);
+            } else {
+                self.map.remove(&Pod(key)).map_err(io::Error::other)?;
             }
         }
-        entries.retain(|_, entry| entry.wanted_by != 0);
         let mut used: HashSet<u32> = entries.values().map(|entry| entry.slot).collect();
         let mut slots = Vec::with_capacity(keys.len());
         for key in keys {
@@ -109,27 +116,23 @@ impl Table {
 
 /// A slot that no address has and no open connection is booked to; its rows start from nothing.
 fn free(used: &HashSet<u32>, rows: &Rows) -> io::Result<u32> {
-    let cells = |slot: u32| {
-        let of_cpu = move |cpu| {
-            [Side::Active, Side::Passive]
-                .into_iter()
-                .flat_map(move |side| (0..OWNERS as u8).map(move |owner| row(cpu, slot, side as u8, owner)))
-        };
-        (0..rows.cpus()).flat_map(of_cpu)
-    };
-    let is_quiet = |slot: u32| {
-        let owners = 0..OWNERS as u8;
-        owners
-            .clone()
-            .chain(owners)
-            .zip([Side::Active; OWNERS].into_iter().chain([Side::Passive; OWNERS]))
-            .all(|(owner, side)| rows.sum(slot, side, owner).open == 0)
-    };
     let slot = (0..ENDPOINTS as u32)
-        .find(|slot| !used.contains(slot) && is_quiet(*slot))
+        .find(|slot| !used.contains(slot) && is_quiet(*slot, rows))
         .ok_or_else(|| io::Error::other(format!("the programs count at most {ENDPOINTS} endpoints")))?;
-    for cell in cells(slot) {
-        rows.clear(cell);
+    for cpu in 0..rows.cpus() {
+        for (side, owner) in places() {
+            rows.clear(row(cpu, slot, side as u8, owner));
+        }
     }
     Ok(slot)
+}
+
+fn is_quiet(slot: u32, rows: &Rows) -> bool {
+    places().all(|(side, owner)| rows.sum(slot, side, owner).open == 0)
+}
+
+fn places() -> impl Iterator<Item = (Side, u8)> {
+    [Side::Active, Side::Passive]
+        .into_iter()
+        .flat_map(|side| (0..OWNERS as u8).map(move |owner| (side, owner)))
 }
