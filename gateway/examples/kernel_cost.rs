@@ -52,14 +52,20 @@ fn main() -> Result<()> {
         );
     }
     runs(&place, "look")?;
+    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let sockets: Vec<_> = (0..1000).map(|_| socket()).collect::<Result<_, _>>()?;
+    drop(diag);
+    let again = Account::load(&place).map_err(|e| anyhow!(e))?;
     let started = Instant::now();
-    let mut marked = Vec::new();
-    for _ in 0..1000 {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-        own::mark(&socket);
-        marked.push(socket);
+    for socket in &sockets {
+        own::mark(socket);
     }
-    println!("socket and mark: {:?}", started.elapsed() / 1000);
+    println!("mark: {:?}", started.elapsed() / 1000);
+    drop(again);
+    for map in ["ENDPOINTS", "OWN", "ROWS", "SOCKETS", "AYA_LOGS"] {
+        let data = aya::maps::MapData::from_pin(place.pins.join(map))?;
+        println!("map {map}: {} bytes", of(data.fd().as_fd().as_raw_fd(), "memlock:")?);
+    }
     Ok(())
 }
 
@@ -96,10 +102,15 @@ fn exchanges(listener: &TcpListener, address: SocketAddr) -> Result<u128> {
 fn runs(place: &Place, program: &str) -> Result<()> {
     let pinned = aya::programs::ProgramInfo::from_pin(place.pins.join(format!("program-{program}")))?;
     let fd = pinned.fd()?;
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-    let of = |key| info.lines().find_map(|line: &str| line.strip_prefix(key)).map_or("?", str::trim);
-    println!("program {program}: {} ns in {} runs", of("run_time_ns:"), of("run_cnt:"));
+    let fd = fd.as_fd().as_raw_fd();
+    println!("program {program}: {} ns in {} runs", of(fd, "run_time_ns:")?, of(fd, "run_cnt:")?);
     Ok(())
+}
+
+/// What the kernel says of a descriptor.
+fn of(fd: i32, key: &str) -> Result<String> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+    Ok(info.lines().find_map(|line| line.strip_prefix(key)).map_or("?", str::trim).to_owned())
 }
 
 fn read(source: &mut dyn Counts) -> Result<Duration> {

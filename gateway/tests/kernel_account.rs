@@ -227,18 +227,22 @@ fn an_orderly_exit_leaves_no_pin_and_no_program() {
     }
     let _turn = turn();
     let place = place();
-    drop(tracking(&place, &[([127, 0, 0, 1], 1).into()]));
-    assert!(!place.pins.exists());
-    let end = std::time::Instant::now() + Duration::from_secs(2);
-    let ours = || {
+    let account = tracking(&place, &[([127, 0, 0, 1], 1).into()]);
+    let ids = ["program-account", "program-look"]
+        .map(|name| aya::programs::ProgramInfo::from_pin(place.pins.join(name)).unwrap().id());
+    let loaded = || {
         aya::programs::loaded_programs()
             .filter_map(Result::ok)
-            .filter(|program| matches!(program.name_as_str(), Some("account" | "look")))
+            .filter(|program| ids.contains(&program.id()))
             .count()
     };
+    assert_eq!(loaded(), 2);
+    drop(account);
+    assert!(!place.pins.exists());
     // Programs are freed a grace period after their last holder is gone.
-    while ours() > 0 && std::time::Instant::now() < end {
+    let end = std::time::Instant::now() + Duration::from_secs(5);
+    while loaded() > 0 && std::time::Instant::now() < end {
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(ours(), 0);
+    assert_eq!(loaded(), 0);
 }
