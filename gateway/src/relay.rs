@@ -1,0 +1,3 @@
+//! Bytes of answers on their way to the client.
+
+pub mod tap;
