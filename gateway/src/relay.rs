@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! An engine's answer on its way to the client: bytes as they come, never joined, never delayed.
 
 pub mod tap;
@@ -350,3 +351,8 @@ mod tests {
         assert!(parse_trailers(b"\r\n").is_empty());
     }
 }
+=======
+//! Bytes of answers on their way to the client.
+
+pub mod tap;
+>>>>>>> ledger
