@@ -114,7 +114,9 @@ mod tests {
     #[test]
     fn an_inference_path_is_scanned_whatever_its_content_type_says_or_omits() {
         assert_eq!(scan_of(CHAT, &[]), REQUIRED);
-        for media in ["application/json", "text/plain", "application/x-www-form-urlencoded", "", "nonsense", "é"] {
+        for media in
+            ["application/json", "text/plain", "application/x-www-form-urlencoded", "", "nonsense", "é"]
+        {
             assert_eq!(scan_of(CHAT, &[("content-type", media)]), REQUIRED, "{media}");
         }
         assert_eq!(

@@ -7,4 +7,6 @@ pub mod endpoint;
 pub mod failure;
 pub mod inspect;
 pub mod ledger;
+pub mod pick;
+pub mod route;
 pub mod snapshot;

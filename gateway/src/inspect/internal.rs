@@ -64,7 +64,8 @@ mod tests {
             "x-slo-ttft-ms",
             "x-penstock-reason",
         ];
-        let kept = ["x-gateway", "gateway-model-name", "x-request-id", "x-slow", "authorization", "x-api-key"];
+        let kept =
+            ["x-gateway", "gateway-model-name", "x-request-id", "x-slow", "authorization", "x-api-key"];
         for name in internal.iter().chain(&kept) {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("v"));
         }

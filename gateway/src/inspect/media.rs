@@ -50,9 +50,10 @@ pub(super) fn unreadable(headers: &HeaderMap, media: Media) -> Option<&'static s
 }
 
 fn is_identity(codings: &[u8]) -> bool {
-    codings.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).all(|coding| {
-        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
-    })
+    codings
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"))
 }
 
 fn other_charset(content_type: &[u8]) -> bool {
