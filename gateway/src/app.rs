@@ -122,7 +122,7 @@ fn probe_all(control: &Control) {
         let endpoint = endpoint.clone();
         tokio::spawn(async move {
             match probe::models(&endpoint.address).await {
-                Ok(models) => endpoint.serves(models),
+                Ok(models) => endpoint.served.publish(models),
                 Err(e) => tracing::debug!(endpoint = %endpoint.label, error = %e, "cannot ask for models"),
             }
         });

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! An engine's answer on its way to the client: bytes as they come, never joined, never delayed.
 
 pub mod tap;
@@ -97,7 +96,8 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(body) => SizeHint::with_exact(body.len() as u64),
-            Source::Engine(relay) => relay.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+            // The engine's own Content-Length is among the header fields, where hyper looks first.
+            Source::Engine(_) => SizeHint::default(),
         }
     }
 }
@@ -130,8 +130,6 @@ pub struct Relay {
     /// Taken at the first byte of the body: heads come early, tokens do not.
     sent: Option<Instant>,
     begun: bool,
-    /// Bytes to come, where the engine said.
-    length: Option<u64>,
     tap: Option<Tap>,
     trailers: BytesMut,
     patience: Patience,
@@ -145,7 +143,6 @@ pub struct Begun {
     pub sent: Option<Instant>,
     pub sending: Option<Sending>,
     pub reusable: bool,
-    pub length: Option<u64>,
 }
 
 impl Relay {
@@ -166,7 +163,6 @@ impl Relay {
             lease,
             sent: begun.sent,
             begun: false,
-            length: begun.length,
             tap,
             trailers: BytesMut::new(),
             patience: Patience::new(limits),
@@ -235,9 +231,6 @@ impl Relay {
                     if let Some(sent) = self.sent {
                         self.lease.endpoint().observe_ttft(sent.elapsed());
                     }
-                }
-                if let Some(length) = &mut self.length {
-                    *length = length.saturating_sub(n as u64);
                 }
                 if let Some(tap) = &mut self.tap {
                     let events = tap.pass(&chunk);
@@ -351,8 +344,3 @@ mod tests {
         assert!(parse_trailers(b"\r\n").is_empty());
     }
 }
-=======
-//! Bytes of answers on their way to the client.
-
-pub mod tap;
->>>>>>> ledger

@@ -13,6 +13,7 @@ pub(crate) mod fixtures;
 mod host;
 mod matches;
 pub mod models;
+mod tables;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::inspect::MODEL_HEADER;
 use crate::snapshot::{Destination, Hostname, Listener, Match, Model, Pool, Redirect, ValueMatch};
 
 pub use host::Host;
+pub use tables::Tables;
 pub(crate) use matches::mismatch;
 
 /// What routing asks of a request.

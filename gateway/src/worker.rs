@@ -109,7 +109,9 @@ impl Worker {
         accepting.drain().await;
         tokio::select! {
             () = self.until_idle() => {}
-            () = self.ended() => _ = timeout(FLUSH, self.until_idle()).await,
+            () = self.ended() => {
+                let _ = timeout(FLUSH, self.until_idle()).await;
+            }
         }
     }
 

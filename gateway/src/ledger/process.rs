@@ -45,9 +45,9 @@ impl ProcessMeters {
         }
     }
 
-    /// Request bytes taken into memory before their route is known or for replay.
-    pub fn buffered(&self, bytes: u64) {
-        self.buffered_bytes.fetch_add(bytes, Relaxed);
+    /// Takes in request bytes that wait to flow; returns how many wait now.
+    pub fn buffered(&self, bytes: u64) -> u64 {
+        self.buffered_bytes.fetch_add(bytes, Relaxed) + bytes
     }
 
     /// Bytes given back: as many as were reported by [`Self::buffered`].

@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response, StatusCode};
-use penstock_common::framing::Framing;
+use http::Response;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Client;
@@ -17,7 +15,7 @@ use crate::failure::{Failure, Reason};
 use crate::forward::{Attempt, AttemptError, Seen, attempt};
 use crate::ledger::Entry;
 use crate::pick::Picker;
-use crate::relay::tap::Tap;
+use crate::relay::tap::{self, Tap};
 use crate::relay::{Begun, Limits, Relay};
 use crate::route::Forward;
 use crate::snapshot::Traffic;
@@ -133,7 +131,7 @@ impl Tries<'_> {
             self.failure = Some(failed.failure);
         }
         if !upload.borrow_mut().rewind() {
-            return Err(self.failure.take().unwrap_or_else(|| not_replayable()));
+            return Err(self.failure.take().unwrap_or_else(not_replayable));
         }
         if seen != Seen::Nothing {
             sleep(self.backoff()).await;
@@ -146,8 +144,7 @@ impl Tries<'_> {
             return false;
         }
         if self.permit.is_none() {
-            let shared = &self.client.worker.shared;
-            self.permit = shared.budget.retry(shared.ledger.in_flight());
+            self.permit = self.client.worker.shared.budget.retry();
         }
         self.retries += u32::from(self.permit.is_some());
         self.permit.is_some()
@@ -194,23 +191,18 @@ fn respond(
     let mut response = Response::new(());
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
-    entry.streaming = is_event_stream(response.headers());
-    let tap = Tap::for_answer(response.headers());
+    let kind = tap::Kind::of(response.headers());
+    entry.streaming = kind == Some(tap::Kind::EventStream);
     let begun = Begun {
         connection: begun.connection,
-        length: answer.framing.remaining(),
         framing: answer.framing,
         sent: begun.sent,
         sending: begun.sending,
         reusable: answer.reusable,
     };
     let limits = Limits { idle: traffic.stream_idle_timeout, deadline };
-    let relay = Relay::new(begun, lease, client.worker.engines.clone(), tap, limits);
+    let relay = Relay::new(begun, lease, client.worker.engines.clone(), kind.map(Tap::new), limits);
     response.map(|()| relay)
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
 fn no_endpoint(forward: &Forward<'_>) -> Failure {
