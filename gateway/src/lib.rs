@@ -4,6 +4,7 @@
 //! serves requests, one runtime per worker, without locks. They meet in [`snapshot`], and only `app` knows both.
 
 pub mod endpoint;
+pub mod explain;
 pub mod failure;
 pub mod inspect;
 pub mod ledger;
