@@ -5,6 +5,7 @@
 
 pub mod admit;
 pub mod endpoint;
+pub mod explain;
 pub mod failure;
 pub mod forward;
 pub mod gate;

@@ -23,7 +23,7 @@ use http::{HeaderMap, Method};
 
 use crate::failure::{Failure, Reason};
 use crate::inspect::MODEL_HEADER;
-use crate::snapshot::{Destination, Hostname, Listener, Match, Model, Pool, Redirect, ValueMatch};
+use crate::snapshot::{Destination, Listener, Match, Model, Pool, Redirect, ValueMatch};
 
 pub use host::Host;
 pub use tables::Tables;

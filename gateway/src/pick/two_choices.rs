@@ -49,9 +49,11 @@ fn is_untried(endpoint: &Arc<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
 fn scan<'e>(endpoints: &'e [Arc<Endpoint>], tried: &[Arc<Endpoint>]) -> Option<&'e Arc<Endpoint>> {
     let untried = || endpoints.iter().filter(|endpoint| is_untried(endpoint, tried));
     // Asking hands out the trial, so only the endpoint that takes it is asked. It goes before the healthy ones:
-    // otherwise a dead endpoint among idle ones would never be tried again.
+    // otherwise a dead endpoint among idle ones would never be tried again. Retries are for healthy ones.
     let mut ejected = untried().filter(|endpoint| endpoint.health.is_ejected());
-    if let Some(trial) = ejected.find(|endpoint| endpoint.health.admits()) {
+    if tried.is_empty()
+        && let Some(trial) = ejected.find(|endpoint| endpoint.health.admits())
+    {
         return Some(trial);
     }
     let open = untried().filter(|endpoint| !endpoint.health.is_ejected());
@@ -208,6 +210,15 @@ mod tests {
         assert_eq!(shares(&endpoints, 1_000)[0], 1);
         endpoints[0].health.succeeded();
         assert!(shares(&endpoints, 1_000)[0] > 250);
+    }
+
+    #[test]
+    fn a_retry_is_never_spent_on_a_trial() {
+        let endpoints = endpoints::<4>();
+        endpoints[..3].iter().for_each(|endpoint| eject(endpoint));
+        std::thread::sleep(Duration::from_millis(1_050));
+        let lease = pick(&endpoints, &endpoints[..1]).unwrap();
+        assert!(Arc::ptr_eq(lease.endpoint(), &endpoints[3]));
     }
 
     #[test]

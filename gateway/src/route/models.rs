@@ -244,7 +244,7 @@ mod tests {
         for path in ["/v1/models/qwen", "/v1/models/Qwen"] {
             assert_eq!(ask(&table, path, Dialect::OpenAi), Some(Err(Reason::ModelNotFound)), "{path}");
         }
-        let long = format!("/v1/models/{}", "é%ff".repeat(0) + &"%C3%A9".repeat(500));
+        let long = format!("/v1/models/x{}", "%C3%A9".repeat(500));
         assert_eq!(ask(&table, &long, Dialect::OpenAi), Some(Err(Reason::ModelNotFound)));
     }
 

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use super::fixtures::*;
 use super::*;
-use crate::snapshot::PathMatch;
+use crate::snapshot::{Hostname, PathMatch};
 
 fn chat(host: &str) -> Parts {
     let request = Request::post("/v1/chat/completions?x=1").header("host", host);
