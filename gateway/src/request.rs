@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{Request, Response, Version};
+use hyper::body::{Body, Incoming};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -21,11 +22,11 @@ use crate::gate::Gate;
 use crate::inspect::{self, Scan};
 use crate::ledger::Entry;
 use crate::relay::{Answer, Relay, Turn, request_timeout};
-use crate::route::filters;
+use crate::route::filters::{self, Arrived};
 use crate::route::models;
 use crate::route::{Action, Asked, Forward, Host, Table};
 use crate::scan::{JsonScanner, MultipartScanner, Scanner};
-use crate::upload::{Fault, Upload};
+use crate::upload::{Fault, Upload, scan_failure};
 use crate::worker::Worker;
 
 /// The connection that a request came in on.
@@ -124,12 +125,12 @@ async fn exchange(
 
     let routes = table.listener(Host::of(&parts))?;
     entry.set_meter(&routes.listener().meter);
-    if let Some(answer) = models::answer(routes, &parts) {
-        return Ok(answer.map(Served::Own));
+    if let Some(answer) = models::answer(routes, &parts, facts.dialect) {
+        return answer.map(|response| response.map(Served::Own));
     }
 
     let policy = &routes.listener().client;
-    let scanner = scanner(facts.scan, &parts)?;
+    let scanner = scanner(facts.scan, &parts, &body)?;
     let mut upload = Upload::new(body, scanner, &client.worker.shared.budget, client.fault());
     upload.set_receive_timeout(policy.receive_timeout);
     let read = upload.read_until_routable(policy.buffer_limit).await;
@@ -141,11 +142,14 @@ async fn exchange(
         return Err(Failure::new(Reason::ModelMissing, "the body has no \"model\"; name the model to be used"));
     }
 
-    let routed = routes.route(&Asked::new(&parts, model.as_deref()))?;
+    let asked = Asked::new(&parts, model.as_deref());
+    let routed = routes.route(&asked)?;
     entry.route = Some(routed.matched.rule.clone());
     let forward = match routed.action {
         Action::Redirect(redirect) => {
-            let response = filters::redirect(redirect, routed.matched, &parts, client.local.port())?;
+            let arrived = Arrived { tls: false, port: client.local.port() };
+            let mut response = filters::redirect(redirect, &routed.matched.path, &asked, arrived)?;
+            filters::on_response(response.headers_mut(), &routed.matched.rule, None);
             return Ok(response.map(Served::Own));
         }
         Action::Forward(forward) => forward,
@@ -157,7 +161,7 @@ async fn exchange(
     if let Some(target) = forward.rewrite {
         upload.rewrite_model(target);
     }
-    let head = head::Outgoing::new(client, parts, client_host, request_id, model.as_deref(), &routed.matched, &forward)?;
+    let head = head::Outgoing::new(client, parts, &client_host, request_id, model.as_deref(), routed.matched, &forward)?;
 
     let deadline = traffic.request_timeout.map(|limit| Instant::from_std(entry.started()) + limit);
     let try_endpoints = engine::try_endpoints(client, &head, upload, traffic, &forward, deadline, entry);
@@ -166,16 +170,19 @@ async fn exchange(
     Ok(response.map(Served::Engine))
 }
 
-fn scanner(scan: Scan, parts: &Parts) -> Result<Option<Scanner>, Failure> {
+/// The scanner that the head asks for. A body that need not have a model need not be there either.
+fn scanner(scan: Scan, parts: &Parts, body: &Incoming) -> Result<Option<Scanner>, Failure> {
     Ok(match scan {
         Scan::None => None,
+        Scan::Json { required: false } | Scan::Multipart { required: false } if body.is_end_stream() => None,
         Scan::Json { .. } => Some(Scanner::Json(JsonScanner::new())),
-        Scan::Multipart { .. } => {
-            let content_type = parts.headers.get(http::header::CONTENT_TYPE).map_or(&[][..], |v| v.as_bytes());
-            let scanner = MultipartScanner::new(content_type)
-                .map_err(|e| Failure::new(e.kind.reason(), e.to_string()))?;
-            Some(Scanner::Multipart(Box::new(scanner)))
-        }
+        Scan::Multipart { .. } => match parts.headers.get(CONTENT_TYPE) {
+            None => None,
+            Some(content_type) => {
+                let scanner = MultipartScanner::new(content_type).map_err(scan_failure)?;
+                Some(Scanner::Multipart(Box::new(scanner)))
+            }
+        },
     })
 }
 

@@ -266,7 +266,8 @@ impl Upload {
     }
 }
 
-fn scan_failure(e: ScanError) -> Failure {
+/// What the scanner refused, as the client is told.
+pub fn scan_failure(e: ScanError) -> Failure {
     Failure::new(e.kind.reason(), e.to_string())
 }
 
