@@ -13,20 +13,22 @@ use tokio::time::{Duration, interval, timeout};
 
 use self::control::Control;
 use self::ports::Ports;
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Status};
 use crate::admit::Budget;
 use crate::cli;
 use crate::endpoint::Endpoint;
 use crate::kernel;
-use crate::ledger::Ledger;
+use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
 use crate::probe;
-use crate::worker::{self, Phase, Shared};
+use crate::worker::{self, Shared};
 
 /// How often changed files are looked for.
 const POLL: Duration = Duration::from_secs(1);
 /// How often engines are asked for their models.
 const PROBE: Duration = Duration::from_secs(10);
+/// For the last lines of the access log.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// `penstock run`.
 ///
@@ -50,49 +52,64 @@ async fn serve(
     connections: u32,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let ledger = Ledger::new(&options.access_log).context("cannot write the access log")?;
+    let access_log = AccessLog::open(options.access_log.as_str().into()).with_context(|| {
+        format!("cannot write the access log to {} (--access-log)", options.access_log)
+    })?;
+    let ledger = Ledger::new(access_log);
+    let (meters, status) = (Arc::new(Meters::default()), Arc::new(Status::default()));
+    status.set_rung(rung.word(), why);
     let mut control = tokio::select! {
-        control = Control::start(options, ledger.clone()) => control?,
+        control = Control::start(options, meters.clone(), status.clone()) => control?,
         // Engines may be waited for; that must not keep anyone from leaving.
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    control.status().stand(rung.word(), why);
 
     let workers = options.workers.map_or_else(limits::workers, usize::from);
-    let (phase, phase_seen) = watch::channel(Phase::Serving);
+    let (phase, phase_seen) = watch::channel(worker::Phase::Serving);
     let shared = Shared {
-        snapshot: control.published(),
+        tables: control.published().tables.clone(),
         ledger: ledger.clone(),
-        budget: Budget::default(),
+        budget: Budget::new(ledger.clone()),
         phase: phase_seen,
         connections_per_worker: (connections / workers as u32).max(1),
     };
-    let budget = shared.budget.clone();
     let workers: Vec<_> =
         (0..workers).map(|index| worker::start(index, shared.clone())).collect::<Result<_, _>>()?;
     let mut ports = Ports::new(workers.iter().map(|worker| worker.commands.clone()).collect());
-    ports.follow(&control.published().load()).await?;
+    control.publish_first(&mut ports).await?;
+    warn_of_public(&ports);
 
     let admin = tokio::net::TcpListener::bind(options.admin)
         .await
         .with_context(|| format!("cannot serve the admin port on {} (--admin)", options.admin))?;
     let admin_address = admin.local_addr()?;
     if !admin_address.ip().is_loopback() {
-        tracing::warn!(address = %admin_address, "the admin port is reachable from other hosts, without authentication");
+        tracing::warn!(address = %admin_address, "the admin port has no authentication and other hosts can reach it");
     }
-    tokio::spawn(admin::serve(admin, AdminState::new(control.published(), ledger.clone(), control.status(), budget)));
+    let snapshot = control.published().snapshot.clone();
+    tokio::spawn(admin::serve(admin, AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() }));
 
-    control.status().ready();
+    status.set_phase(admin::Phase::Ready);
     eprintln!("penstock ready: listeners=[{}] admin={admin_address} rung={rung}", ports.describe());
 
-    until_stopped(&mut control, &mut ports, &mut signals).await;
-    drain(options.drain_timeout, &phase, &control, &mut signals, workers).await;
-    ledger.close();
+    until_stopped(&mut control, &mut ports, &mut signals, &ledger).await;
+    status.set_phase(admin::Phase::Draining);
+    drain(options.drain_timeout, &phase, &mut signals, workers).await;
+    if !ledger.access_log().shutdown(LAST_LINES) {
+        tracing::warn!("the access log is stuck; its last lines are lost");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Without authentication, who can reach a listener can use the engines.
+fn warn_of_public(ports: &Ports) {
+    for address in ports.addresses().filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(%address, "other hosts can reach this listener, and nothing asks them who they are");
+    }
+}
+
 /// Serves, reloads and probes until the operator asks for the end.
-async fn until_stopped(control: &mut Control, ports: &mut Ports, signals: &mut Signals) {
+async fn until_stopped(control: &mut Control, ports: &mut Ports, signals: &mut Signals, ledger: &Ledger) {
     let mut poll = interval(POLL);
     let mut probes = interval(PROBE);
     loop {
@@ -100,7 +117,7 @@ async fn until_stopped(control: &mut Control, ports: &mut Ports, signals: &mut S
             asked = signals.next() => match asked {
                 Asked::Stop => return,
                 Asked::Reload => {
-                    control.reopen_access_log();
+                    ledger.access_log().reopen();
                     control.reload(ports).await;
                 }
             },
@@ -112,7 +129,7 @@ async fn until_stopped(control: &mut Control, ports: &mut Ports, signals: &mut S
 
 /// Asks every endpoint for its models, beside everything else; a silent one keeps its last answer.
 fn probe_all(control: &Control) {
-    let snapshot = control.published().load_full();
+    let snapshot = control.published().snapshot.load_full();
     let mut asked: Vec<*const Endpoint> = Vec::new();
     for endpoint in snapshot.pools.iter().flat_map(|pool| &pool.endpoints) {
         if asked.contains(&Arc::as_ptr(endpoint)) {
@@ -131,14 +148,12 @@ fn probe_all(control: &Control) {
 
 async fn drain(
     limit: Duration,
-    phase: &watch::Sender<Phase>,
-    control: &Control,
+    phase: &watch::Sender<worker::Phase>,
     signals: &mut Signals,
     workers: Vec<worker::Handle>,
 ) {
-    control.status().draining();
     tracing::info!(limit_s = limit.as_secs_f64(), "draining: requests in flight go on, new connections do not");
-    phase.send_replace(Phase::Draining);
+    phase.send_replace(worker::Phase::Draining);
     let mut joined = tokio::task::spawn_blocking(move || {
         for worker in workers {
             if worker.thread.join().is_err() {
@@ -154,6 +169,6 @@ async fn drain(
         _ = timeout(limit, stopped_again) => {}
     }
     tracing::warn!("the drain is over; what is still in flight is cut");
-    phase.send_replace(Phase::Ended);
+    phase.send_replace(worker::Phase::Ended);
     let _ = timeout(Duration::from_secs(2), joined).await;
 }

@@ -72,3 +72,34 @@ impl Ledger {
         &self.0.access_log
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::failure::Reason;
+
+    #[test]
+    fn each_closed_entry_is_one_line_of_the_log_and_one_request_of_its_meter() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("access.log");
+        let ledger = Ledger::new(AccessLog::open(Destination::File(file.clone())).unwrap());
+        let meter = Arc::<Meter>::default();
+        let mut entry = ledger.open(&meter);
+        entry.path = "/v1/chat/completions".repeat(1_000).into();
+        entry.fail(Reason::NoEndpoint);
+        drop(entry);
+        drop(ledger.open(&meter));
+        assert!(ledger.access_log().shutdown(Duration::from_secs(10)));
+
+        let log = std::fs::read_to_string(file).unwrap();
+        let lines: Vec<serde_json::Value> =
+            log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let reasons: Vec<_> = lines.iter().map(|line| &line["reason"]).collect();
+        assert_eq!(reasons, ["no_endpoint", "client_gone"]);
+        assert!(lines[0]["path"].as_str().unwrap().len() < 3_000);
+        assert_eq!(lines[0]["time"].as_str().unwrap().len(), "2026-11-22T13:20:00.000000Z".len());
+        assert_eq!(meter.read().outcomes.iter().map(|&(_, count)| count).sum::<u64>(), 2);
+    }
+}

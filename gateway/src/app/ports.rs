@@ -66,10 +66,8 @@ impl Ports {
         }
     }
 
-    pub(super) async fn follow(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
-        let prepared = self.prepare(snapshot)?;
-        self.apply(prepared).await;
-        Ok(())
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.open.iter().copied()
     }
 
     pub(super) fn describe(&self) -> String {
