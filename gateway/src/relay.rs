@@ -27,12 +27,23 @@ pub use self::patience::{Limits, request_timeout};
 pub struct Answer {
     source: Source,
     entry: Entry,
-    /// Tells the client's connection, when dropped, that this response is over.
-    _turn: Turn,
+    turn: Turn,
 }
 
-/// Runs when a response is over, however it ended.
-pub struct Turn(Option<Box<dyn FnOnce()>>);
+/// Tells the client's connection, when dropped, that this response is over.
+pub struct Turn {
+    over: Option<Box<dyn FnOnce(Ending)>>,
+    ending: Ending,
+}
+
+/// How a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Whole, or given up by the client.
+    Orderly,
+    /// Broken off after its head had gone out.
+    Cut,
+}
 
 enum Source {
     Own(Bytes),
@@ -40,15 +51,15 @@ enum Source {
 }
 
 impl Turn {
-    pub fn new(over: impl FnOnce() + 'static) -> Self {
-        Self(Some(Box::new(over)))
+    pub fn new(over: impl FnOnce(Ending) + 'static) -> Self {
+        Self { over: Some(Box::new(over)), ending: Ending::Orderly }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(over) = self.0.take() {
-            over();
+        if let Some(over) = self.over.take() {
+            over(self.ending);
         }
     }
 }
@@ -57,13 +68,13 @@ impl Answer {
     /// An answer of the gateway itself.
     #[must_use]
     pub fn own(body: Bytes, entry: Entry, turn: Turn) -> Self {
-        Self { source: Source::Own(body), entry, _turn: turn }
+        Self { source: Source::Own(body), entry, turn }
     }
 
     /// An engine's answer.
     #[must_use]
     pub fn engine(relay: Relay, entry: Entry, turn: Turn) -> Self {
-        Self { source: Source::Engine(Box::new(relay)), entry, _turn: turn }
+        Self { source: Source::Engine(Box::new(relay)), entry, turn }
     }
 }
 
@@ -80,7 +91,10 @@ impl Body for Answer {
         };
         match &frame {
             Some(Ok(frame)) => this.entry.bytes_out += frame.data_ref().map_or(0, |bytes| bytes.len() as u64),
-            Some(Err(failure)) => this.entry.fail(failure.reason),
+            Some(Err(failure)) => {
+                this.entry.fail(failure.reason);
+                this.turn.ending = Ending::Cut;
+            }
             None => this.entry.finish(),
         }
         Poll::Ready(frame)
@@ -174,7 +188,7 @@ impl Relay {
     }
 
     fn is_over(&self) -> bool {
-        self.connection.is_none()
+        self.connection.is_none() && self.trailers.is_empty()
     }
 
     fn poll_frame(

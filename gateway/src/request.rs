@@ -4,6 +4,7 @@
 mod engine;
 mod head;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use tokio::time::Instant;
 
 use crate::admit::admit;
 use crate::failure::{self, Failure, Reason};
-use crate::gate::Gate;
+use crate::gate::head::check_h2;
+use crate::gate::io::Gate;
 use crate::inspect::{self, Scan};
 use crate::ledger::Entry;
-use crate::relay::{Answer, Relay, Turn, request_timeout};
+use crate::relay::{Answer, Ending, Relay, Turn, request_timeout};
 use crate::route::filters::{self, Arrived};
 use crate::route::models;
 use crate::route::{Action, Asked, Forward, Host, Table};
@@ -32,10 +34,12 @@ use crate::worker::Worker;
 /// The connection that a request came in on.
 pub struct Client {
     pub worker: Rc<Worker>,
-    pub gate: Rc<Gate<TcpStream>>,
+    pub gate: Gate<TcpStream>,
     pub peer: SocketAddr,
     /// The address of the listening socket.
     pub local: SocketAddr,
+    /// Whether the connection must end with a reset.
+    pub reset: Cell<bool>,
 }
 
 impl Client {
@@ -56,8 +60,12 @@ enum Served {
 pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<Answer> {
     client.gate.opened();
     let turn = {
-        let gate = client.gate.clone();
-        Turn::new(move || gate.answered())
+        let (client, version) = (client.clone(), request.version());
+        Turn::new(move |ending| {
+            // What ends with its connection must not look whole.
+            client.reset.set(ending == Ending::Cut && version == Version::HTTP_10);
+            client.gate.answered();
+        })
     };
     let (parts, body) = request.into_parts();
     let tables = client.worker.shared.tables.load_full();
@@ -117,7 +125,7 @@ async fn exchange(
     table: &Table,
 ) -> Result<Response<Served>, Failure> {
     if parts.version == Version::HTTP_2 {
-        crate::gate::check_h2(&parts)?;
+        check_h2(&parts, !body.is_end_stream())?;
     }
     let facts = inspect::inspect(&parts)?;
     let client_host = head::host(&parts);

@@ -146,9 +146,19 @@ mod tests {
             (Method::GET, "HTTP/1.1 100 Continue", none, true),
             (Method::GET, "HTTP/1.1 200 OK", Framing::until_close(), false),
             (Method::GET, "HTTP/1.1 200", Framing::until_close(), false),
-            (Method::GET, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close", Framing::length(5), false),
+            (
+                Method::GET,
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close",
+                Framing::length(5),
+                false,
+            ),
             (Method::GET, "HTTP/1.0 200 OK\r\nContent-Length: 5", Framing::length(5), false),
-            (Method::GET, "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive", Framing::length(5), true),
+            (
+                Method::GET,
+                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive",
+                Framing::length(5),
+                true,
+            ),
         ] {
             let answer = parse(format!("{head}\r\n\r\n").as_bytes(), &method).unwrap().expect(head);
             assert_eq!((answer.framing, answer.reusable), (framing, reusable), "{head}");

@@ -63,7 +63,10 @@ impl Seen {
 fn is_framing_in_disguise(name: &str) -> bool {
     ["content-length", "transfer-encoding", "host"].iter().any(|framing| {
         framing.len() == name.len()
-            && name.bytes().zip(framing.bytes()).all(|(byte, is)| byte.eq_ignore_ascii_case(&is) || byte == b'_' && is == b'-')
+            && name
+                .bytes()
+                .zip(framing.bytes())
+                .all(|(byte, is)| byte.eq_ignore_ascii_case(&is) || byte == b'_' && is == b'-')
     })
 }
 
@@ -122,7 +125,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .get_all(CONNECTION)
             .iter()
             .flat_map(|value| list(value.as_bytes()))
-            .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+            .filter(|token| {
+                !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive")
+            })
             .filter_map(|token| HeaderName::from_bytes(token).ok())
             .filter(|name| !is_protected(name))
             .collect();
@@ -210,7 +215,9 @@ fn is_protected(name: &HeaderName) -> bool {
         "x-request-id",
     ];
     let text = name.as_str();
-    *name == HOST || NAMES.binary_search(&text).is_ok() || PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+    *name == HOST
+        || NAMES.binary_search(&text).is_ok()
+        || PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -266,7 +273,9 @@ mod tests {
 
     #[test]
     fn trailers_that_belong_into_the_head_are_refused_or_dropped() {
-        for name in ["content-length", "transfer-encoding", "host", "authorization", "x-gateway-model-name", "te"] {
+        for name in
+            ["content-length", "transfer-encoding", "host", "authorization", "x-gateway-model-name", "te"]
+        {
             let mut trailers = headers(&[("x-checksum", "1"), (name, "x")]);
             let failure = check_trailers(&trailers).unwrap_err();
             assert_eq!(failure.reason, Reason::BodyInvalid, "{name}");

@@ -63,7 +63,12 @@ pub fn check_request(head: &[u8]) -> Result<RequestHead, Failure> {
         return Err(invalid("the request head is cut short"));
     };
     check_fields(method, target, version == 1, request.headers)
-        .map(|(framing, keep_alive, expects_continue)| RequestHead { framing, keep_alive, expects_continue, consumed })
+        .map(|(framing, keep_alive, expects_continue)| RequestHead {
+            framing,
+            keep_alive,
+            expects_continue,
+            consumed,
+        })
         .map_err(invalid)
 }
 

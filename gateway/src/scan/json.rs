@@ -139,7 +139,9 @@ impl JsonScanner {
         let space = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         let syntax = Err((ScanErrorKind::Syntax, here));
         match (state, byte) {
-            (State::Start | State::FirstKey | State::NextKey | State::Colon | State::Value, _) if space => Ok(state),
+            (State::Start | State::FirstKey | State::NextKey | State::Colon | State::Value, _) if space => {
+                Ok(state)
+            }
             (State::Comma | State::End, _) if space => Ok(state),
             (State::Start, b'{') => Ok(State::FirstKey),
             (State::Start, _) => Err((ScanErrorKind::NotAnObject, here)),
@@ -162,7 +164,9 @@ impl JsonScanner {
                 }
                 Ok(State::Comma)
             }
-            (State::Literal([expected, rest @ ..], says), _) if byte == *expected => Ok(State::Literal(rest, says)),
+            (State::Literal([expected, rest @ ..], says), _) if byte == *expected => {
+                Ok(State::Literal(rest, says))
+            }
             (State::Number(number), _) => match number.step(byte) {
                 Some(number) => Ok(State::Number(number)),
                 None if !number.is_complete() => syntax,
@@ -207,7 +211,9 @@ impl JsonScanner {
                     self.text.begin();
                     Ok(State::Model)
                 }
-                b'{' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9' => Err((ScanErrorKind::ModelNotString, here)),
+                b'{' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9' => {
+                    Err((ScanErrorKind::ModelNotString, here))
+                }
                 _ => Err((ScanErrorKind::Syntax, here)),
             };
         }

@@ -51,7 +51,9 @@ enum State {
     DelimiterDash,
     Head,
     Content,
-    Model { ascii_only: bool },
+    Model {
+        ascii_only: bool,
+    },
     /// After the form: nothing, or CRLF.
     Closed,
     ClosedCr,
@@ -146,7 +148,9 @@ impl MultipartScanner {
             (State::DelimiterCr, b'\n') => self.begin_head(),
             (State::Closed, b'\r') => Ok(State::ClosedCr),
             (State::ClosedCr, b'\n') => Ok(State::End),
-            (State::Closed | State::ClosedCr | State::End, _) => Err((ScanErrorKind::FormEpilogue, self.offset)),
+            (State::Closed | State::ClosedCr | State::End, _) => {
+                Err((ScanErrorKind::FormEpilogue, self.offset))
+            }
             _ => Err((ScanErrorKind::FormDelimiter, self.offset)),
         }
     }
@@ -181,7 +185,9 @@ impl MultipartScanner {
         let part = head::read(&fields[2..]).map_err(|kind| (kind, self.start))?;
         let consumed = end + 4 - before;
         self.state = match part {
-            Part::Model { .. } if self.model.is_some() => return Err((ScanErrorKind::ModelTwice, self.start)),
+            Part::Model { .. } if self.model.is_some() => {
+                return Err((ScanErrorKind::ModelTwice, self.start));
+            }
             Part::Model { ascii_only } => State::Model { ascii_only },
             Part::Other => State::Content,
         };

@@ -42,7 +42,9 @@ impl Number {
             (Place::Point | Place::Fraction, b'0'..=b'9') => Place::Fraction,
             (Place::Zero | Place::Integer | Place::Fraction, b'e' | b'E') => Place::Exponent,
             (Place::Exponent, b'+' | b'-') => Place::ExponentSign,
-            (Place::Exponent | Place::ExponentSign | Place::ExponentDigits, b'0'..=b'9') => Place::ExponentDigits,
+            (Place::Exponent | Place::ExponentSign | Place::ExponentDigits, b'0'..=b'9') => {
+                Place::ExponentDigits
+            }
             _ => return None,
         };
         let whole = match place {
@@ -79,7 +81,9 @@ mod tests {
         for good in ["0", "-0", "7", "10", "-12", "0.5", "1.25", "1e9", "1E+9", "0e0", "-1.5e-10"] {
             assert!(read(good).is_some(), "{good}");
         }
-        for bad in ["", "-", "01", "-01", "1.", ".5", "1e", "1e+", "+1", "1.5.2", "0x1", "1_0", "--1", "1e1.5"] {
+        for bad in
+            ["", "-", "01", "-01", "1.", ".5", "1e", "1e+", "+1", "1.5.2", "0x1", "1_0", "--1", "1e1.5"]
+        {
             assert!(read(bad).is_none(), "{bad}");
         }
     }

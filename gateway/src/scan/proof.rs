@@ -24,7 +24,8 @@ pub fn json(body: &[u8], cuts: &[usize]) {
 
 /// The scanner agrees with its twin on a form, however it is cut.
 pub fn form(boundary: &str, body: &[u8], cuts: &[usize]) {
-    let Ok(content_type) = HeaderValue::from_str(&format!("multipart/form-data; boundary=\"{boundary}\"")) else {
+    let Ok(content_type) = HeaderValue::from_str(&format!("multipart/form-data; boundary=\"{boundary}\""))
+    else {
         return;
     };
     if MultipartScanner::new(&content_type).is_err() {
@@ -41,13 +42,20 @@ pub fn form(boundary: &str, body: &[u8], cuts: &[usize]) {
 /// A whole scan's end: the model and the facts, or the error with its offset.
 type End = Result<(Option<ModelValue>, Facts), ScanError>;
 
-/// Scans the body whole, byte by byte, and cut at `cuts`: all must end alike.
+/// Up to this length a body is cut at every place.
+const SHORT: usize = 400;
+
+/// Scans the body whole, byte by byte, cut at `cuts`, and cut once at every place: all must end alike.
 fn scan(fresh: impl Fn() -> Scanner, body: &[u8], cuts: &[usize]) -> End {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % (body.len() + 1)).collect();
-    places.sort_unstable();
     let whole = run(fresh(), &[body]);
     let single: Vec<&[u8]> = body.chunks(1).collect();
     assert_eq!(run(fresh(), &single), whole, "byte by byte: {}", show(body));
+    for cut in (0..=body.len()).filter(|_| body.len() <= SHORT) {
+        let (head, tail) = body.split_at(cut);
+        assert_eq!(run(fresh(), &[head, tail]), whole, "cut at {cut}: {}", show(body));
+    }
+    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % (body.len() + 1)).collect();
+    places.sort_unstable();
     let mut pieces = Vec::new();
     let mut from = 0;
     for &place in places.iter().chain([&body.len()]) {

@@ -18,14 +18,26 @@ enum Expect {
     #[default]
     Any,
     /// A UTF-8 continuation byte from `low` to `high`, and `more` after it (Unicode, table 3-7).
-    Continuation { more: u8, low: u8, high: u8 },
+    Continuation {
+        more: u8,
+        low: u8,
+        high: u8,
+    },
     Escape,
     /// The next of four digits of `\u`; after a `high` surrogate they must make a low one.
-    Hex { digits: u8, unit: u16, high: Option<u16> },
+    Hex {
+        digits: u8,
+        unit: u16,
+        high: Option<u16>,
+    },
     /// The `\` of the low half of a surrogate pair.
-    LowBackslash { high: u16 },
+    LowBackslash {
+        high: u16,
+    },
     /// Its `u`.
-    LowU { high: u16 },
+    LowU {
+        high: u16,
+    },
 }
 
 impl Text {

@@ -51,7 +51,7 @@ impl Reader<'_> {
             if key == "model" && model.is_some() {
                 return Err(Kind::ModelTwice);
             }
-            if key != "model" && key.to_ascii_lowercase() == "model" {
+            if key != "model" && key.eq_ignore_ascii_case("model") {
                 return Err(Kind::ModelCase);
             }
             self.space();
@@ -114,7 +114,9 @@ impl Reader<'_> {
         let window = &self.body[self.at..self.body.len().min(self.at + 4)];
         let valid = match std::str::from_utf8(window) {
             Ok(text) => text,
-            Err(error) if error.valid_up_to() > 0 => std::str::from_utf8(&window[..error.valid_up_to()]).unwrap_or_default(),
+            Err(error) if error.valid_up_to() > 0 => {
+                std::str::from_utf8(&window[..error.valid_up_to()]).unwrap_or_default()
+            }
             Err(error) if error.error_len().is_none() && self.at + window.len() == self.body.len() => {
                 return Err(Kind::Truncated);
             }

@@ -1,5 +1,6 @@
 //! One client connection: the gate in front, hyper behind it, and an orderly end.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -10,22 +11,23 @@ use tokio::net::TcpStream;
 
 use super::Worker;
 use crate::failure;
-use crate::gate::{self, Gate, GateLimits, Protocol};
+use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
+use crate::gate::io::{Gate, GateLimits, Protocol};
 use crate::request::{self, Client};
 use crate::snapshot::ClientPolicy;
 
 /// Serves `stream` until either side ends it.
 pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
     let limits = limits(worker, local);
-    let Ok((protocol, io, gate)) = Gate::detect(stream, limits).await else { return };
-    let client = Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local });
+    let Ok(Some((protocol, io, gate))) = Gate::detect(stream, limits).await else { return };
+    let client = Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
     let service = service_fn(|request| {
         let client = client.clone();
         async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
     });
     match protocol {
         Protocol::Http1 => {
-            let mut connection = pin!(gate::hyper_http1_builder().serve_connection(io, service));
+            let mut connection = pin!(hyper_http1_builder().serve_connection(io, service));
             tokio::select! {
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
@@ -35,7 +37,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
             }
         }
         Protocol::Http2 => {
-            let mut connection = pin!(gate::hyper_http2_builder().serve_connection(io, service));
+            let mut connection = pin!(hyper_http2_builder(LocalExec).serve_connection(io, service));
             tokio::select! {
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
@@ -45,12 +47,15 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
             }
         }
     }
+    if client.reset.get() {
+        return gate.reset();
+    }
     // A head that the gate refused has never reached hyper: its answer is written here.
     let refused = gate.refusal().map(|(failure, dialect)| {
         request::refuse_head(&client, &failure);
         failure::respond_raw(&failure, dialect)
     });
-    gate.finish(refused).await;
+    gate.finish(refused.as_deref()).await;
 }
 
 /// The limits that hold before a request names its host: those of the listener that takes requests without one,

@@ -66,7 +66,8 @@ fn check_fields(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     let mut special = Special::default();
     for (name, value) in headers {
         let (name, value) = (name.as_str(), value.as_bytes());
-        if matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade") {
+        if matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
+        {
             return Err("a field about the connection came over HTTP/2");
         }
         if name == "te" && value != b"trailers" {

@@ -62,7 +62,8 @@ pub(super) fn check_host(host: &[u8]) -> Result<(), &'static str> {
             (&rest[..end], &rest[end + 1..])
         }
         _ => {
-            let (name, port) = host.split_at(host.iter().position(|&byte| byte == b':').unwrap_or(host.len()));
+            let (name, port) =
+                host.split_at(host.iter().position(|&byte| byte == b':').unwrap_or(host.len()));
             if !name.iter().copied().all(is_unreserved) {
                 return Err(invalid);
             }
@@ -86,7 +87,11 @@ pub(super) fn check_host(host: &[u8]) -> Result<(), &'static str> {
 /// Every `%` stands before two hexadecimal digits.
 fn check_escapes(text: &[u8]) -> Result<(), &'static str> {
     let whole = |at: usize| text.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-    if memchr::memchr_iter(b'%', text).all(whole) { Ok(()) } else { Err("the request target has a bad percent-escape") }
+    if memchr::memchr_iter(b'%', text).all(whole) {
+        Ok(())
+    } else {
+        Err("the request target has a bad percent-escape")
+    }
 }
 
 fn is_dot_segment(segment: &[u8]) -> bool {
@@ -104,5 +109,21 @@ const fn is_unreserved(byte: u8) -> bool {
 
 const fn is_path_byte(byte: u8) -> bool {
     is_unreserved(byte)
-        || matches!(byte, b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/')
+        || matches!(
+            byte,
+            b'%' | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+                | b':'
+                | b'@'
+                | b'/'
+        )
 }

@@ -12,7 +12,11 @@ const ACCEPTED: &[(&str, &str, Framing)] = &[
     ("with port", "GET /v1/models?x=1&y HTTP/1.1\r\nHost: a.example:8080\r\n\r\n", Framing::none()),
     ("IPv6 host", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", Framing::none()),
     ("length", "POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n", Framing::length(12)),
-    ("leading zeros in length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 007\r\n\r\n", Framing::length(7)),
+    (
+        "leading zeros in length",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 007\r\n\r\n",
+        Framing::length(7),
+    ),
     ("chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", Framing::chunked()),
     ("OWS", "POST / HTTP/1.1\r\nHost:\ta \r\nContent-Length: \t5\t \r\n\r\n", Framing::length(5)),
     ("no OWS", "POST / HTTP/1.1\r\nhost:a\r\ncontent-length:5\r\n\r\n", Framing::length(5)),
@@ -26,7 +30,11 @@ const ACCEPTED: &[(&str, &str, Framing)] = &[
     ("escaped slash", "GET /v1/models/a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n", Framing::none()),
     ("raw brackets in query", "GET /?a[b]=c|d HTTP/1.1\r\nHost: a\r\n\r\n", Framing::none()),
     ("dots in a segment", "GET /a..b/.c/...%2e HTTP/1.1\r\nHost: a\r\n\r\n", Framing::none()),
-    ("curl --http2", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", Framing::none()),
+    (
+        "curl --http2",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+        Framing::none(),
+    ),
     ("TE", "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers, deflate;q=0.5\r\n\r\n", Framing::none()),
     ("underscored name", "GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n", Framing::none()),
     ("obs-text", "GET / HTTP/1.1\r\nHost: a\r\nX: \u{e9}\r\n\r\n", Framing::none()),
@@ -67,7 +75,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("CL.TE", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"),
     ("TE.CL", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n"),
     ("TE.TE", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n"),
-    ("chunked twice", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    (
+        "chunked twice",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ),
     ("chunked, chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n"),
     ("gzip, chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
     ("chunked, identity", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n"),
@@ -166,8 +177,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("websocket", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
     ("upgrade list", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, websocket\r\n\r\n"),
     ("other expectation", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 200-ok\r\n\r\n"),
-    ("obfuscated expectation", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: y 100-continue\r\n\r\n"),
-    ("two expectations", "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n"),
+    (
+        "obfuscated expectation",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: y 100-continue\r\n\r\n",
+    ),
+    (
+        "two expectations",
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n",
+    ),
     ("bad Connection", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close x\r\n\r\n"),
     ("bad TE", "GET / HTTP/1.1\r\nHost: a\r\nTE: {trailers}\r\n\r\n"),
     ("two Authorizations", "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n"),
@@ -230,7 +247,10 @@ fn h2(method: &str, uri: &str, fields: &[(&str, &str)], has_body: bool) -> Resul
 #[test]
 fn http_2_requests_keep_the_same_rules() {
     assert_eq!(h2("POST", "http://a/v1", &[("te", "trailers"), ("content-length", "5")], true), Ok(()));
-    assert_eq!(h2("GET", "https://a:1/v1?x", &[("host", "A:1"), ("cookie", "a=b"), ("cookie", "c=d")], false), Ok(()));
+    assert_eq!(
+        h2("GET", "https://a:1/v1?x", &[("host", "A:1"), ("cookie", "a=b"), ("cookie", "c=d")], false),
+        Ok(())
+    );
     assert_eq!(h2("GET", "/v1", &[("host", "a")], false), Ok(()));
     let refused: &[(&str, &str, &str, &[(&str, &str)], bool)] = &[
         ("no authority", "GET", "/v1", &[], false),
@@ -283,7 +303,8 @@ fn assert_read_alike(bytes: &[u8], read: &RequestHead) {
     }
     // hyper's rules, as it applies them to a server's request.
     let chunked = headers.get("transfer-encoding").is_some();
-    let length: u64 = headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
+    let length: u64 =
+        headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
     assert!(!(chunked && headers.contains_key("content-length")));
     assert_eq!(read.framing, if chunked { Framing::chunked() } else { Framing::length(length) });
     if let Some(authority) = uri.authority() {
@@ -295,10 +316,47 @@ fn assert_read_alike(bytes: &[u8], read: &RequestHead) {
 
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<&'static [u8]> = vec![
-        b"GET", b"POST", b"OPTIONS", b" ", b"/", b"/v1/models", b"http://a", b"*", b"?q=[1]", b"%2F", b"..", b" HTTP/1.1",
-        b" HTTP/1.0", b"\r\n", b"\n", b"\r", b"Host", b": ", b":", b"a", b"[::1]:80", b"Content-Length", b"5", b",",
-        b"Transfer-Encoding", b"chunked", b"Connection", b"close", b"Expect", b"100-continue", b"\t", b"\0", b"\xff", b"#",
-        b"@", b"~", b"_", b"-", b"Upgrade", b"h2c", b"TE",
+        b"GET",
+        b"POST",
+        b"OPTIONS",
+        b" ",
+        b"/",
+        b"/v1/models",
+        b"http://a",
+        b"*",
+        b"?q=[1]",
+        b"%2F",
+        b"..",
+        b" HTTP/1.1",
+        b" HTTP/1.0",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"Host",
+        b": ",
+        b":",
+        b"a",
+        b"[::1]:80",
+        b"Content-Length",
+        b"5",
+        b",",
+        b"Transfer-Encoding",
+        b"chunked",
+        b"Connection",
+        b"close",
+        b"Expect",
+        b"100-continue",
+        b"\t",
+        b"\0",
+        b"\xff",
+        b"#",
+        b"@",
+        b"~",
+        b"_",
+        b"-",
+        b"Upgrade",
+        b"h2c",
+        b"TE",
     ];
     prop_oneof![4 => prop::sample::select(words).prop_map(<[u8]>::to_vec), 1 => any::<u8>().prop_map(|byte| vec![byte])]
 }

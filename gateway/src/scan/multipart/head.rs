@@ -7,7 +7,9 @@ use super::parameters::{Parameters, is_token};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::scan) enum Part {
     /// The model; `ascii_only` where its charset agrees with UTF-8 in ASCII alone.
-    Model { ascii_only: bool },
+    Model {
+        ascii_only: bool,
+    },
     Other,
 }
 

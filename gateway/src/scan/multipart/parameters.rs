@@ -21,7 +21,10 @@ impl<'a> Parameters<'a> {
             }
             rest = rest.strip_prefix(b";")?.trim_ascii_start();
             let (name, after) = rest.split_at(count(rest, is_token));
-            if name.is_empty() || name.iter().any(u8::is_ascii_uppercase) || list.iter().any(|(n, _)| *n == name) {
+            if name.is_empty()
+                || name.iter().any(u8::is_ascii_uppercase)
+                || list.iter().any(|(n, _)| *n == name)
+            {
                 return None;
             }
             let after = after.strip_prefix(b"=")?;

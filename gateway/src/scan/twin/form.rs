@@ -23,7 +23,8 @@ pub(in super::super) fn form(boundary: &[u8], body: &[u8]) -> Verdict {
             return Err(Kind::FormTooManyParts);
         }
         let most = &body[at..body.len().min(at + 8192)];
-        let end = if most.starts_with(b"\r\n") { Some(0) } else { find(most, b"\r\n\r\n").map(|end| end + 2) };
+        let end =
+            if most.starts_with(b"\r\n") { Some(0) } else { find(most, b"\r\n\r\n").map(|end| end + 2) };
         let end = end.ok_or(if most.len() == 8192 { Kind::FormHeadTooLong } else { Kind::Truncated })?;
         let fields = &most[..end];
         if find(fields, &dashes).is_some() {
