@@ -32,7 +32,7 @@ pub(super) struct Control {
     sources: Sources,
     /// As last read, also where it could not be used: a bad edit is reported once.
     fingerprint: config::Fingerprint,
-    config: Config,
+    config: Arc<Config>,
     names: Names,
     resolved: Instant,
     registry: Registry,
@@ -87,7 +87,7 @@ impl Control {
         let tables = Tables::new(&Snapshot::default(), meters.meter("", ""));
         let mut control = Self {
             fingerprint: loaded.fingerprint,
-            config: config::parse(&loaded),
+            config: Arc::new(config::parse(&loaded)),
             sources,
             names: Names::default(),
             resolved: Instant::now(),
@@ -133,7 +133,7 @@ impl Control {
         // Taken before reading: what cannot be read is not tried again until it changes.
         self.fingerprint = config::fingerprint(&self.sources.files);
         let loaded = self.sources.load()?;
-        let config = config::parse(&loaded);
+        let config = Arc::new(config::parse(&loaded));
         self.names.refresh(&config.hostnames()).await;
         self.publish(config, ports).await
     }
@@ -142,7 +142,7 @@ impl Control {
     ///
     /// # Errors
     /// When the manifests cannot be used as a whole, or a port cannot be had; then nothing has changed.
-    pub(super) async fn publish(&mut self, config: Config, ports: &mut Ports) -> anyhow::Result<()> {
+    pub(super) async fn publish(&mut self, config: Arc<Config>, ports: &mut Ports) -> anyhow::Result<()> {
         let meters = self.meters.clone();
         let mut meter = |pool: &str, model: &str| meters.meter(pool, model);
         let generation = self.generation + 1;

@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, timeout_at};
 
 use self::http1::Turn;
 use self::http2::Frames;
-use crate::failure::{Dialect, Failure, Reason};
+use crate::failure::{Dialect, Failure};
 
 /// What every HTTP/2 client says first (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -99,17 +99,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     pub async fn detect(mut stream: S, limits: GateLimits) -> io::Result<Option<(Protocol, GateIo<S>, Self)>> {
         let mut held = BytesMut::with_capacity(4 << 10);
         let idle_at = Instant::now() + limits.idle_timeout;
-        match timeout_at(idle_at, stream.read_buf(&mut held)).await {
-            Ok(read) if read? > 0 => {}
-            _ => return Ok(None),
+        match timeout_at(idle_at, stream.read_buf(&mut held)).await.ok().transpose()? {
+            Some(1..) => {}
+            Some(0) | None => return Ok(None),
         }
         let deadline = Instant::now() + limits.head_timeout;
         let mut end = None;
         while held.len() < PREFACE.len() && PREFACE.starts_with(&held) {
-            match timeout_at(deadline, stream.read_buf(&mut held)).await {
-                Ok(read) if read? > 0 => {}
-                Ok(_) => return Ok(None),
-                Err(_) => {
+            match timeout_at(deadline, stream.read_buf(&mut held)).await.ok().transpose()? {
+                Some(1..) => {}
+                Some(0) => return Ok(None),
+                None => {
                     end = Some(End::Refused(http1::head_slow(), Dialect::default()));
                     break;
                 }
