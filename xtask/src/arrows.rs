@@ -96,7 +96,7 @@ fn check_unsafe(source: &Source) -> Vec<String> {
     let mut wrong = Vec::new();
     let allowed = UNSAFE.iter().any(|place| source.path.to_string_lossy().starts_with(place));
     for (line, text) in source.code() {
-        if !source::has_word(text, "unsafe") {
+        if !source::opens_unsafe(text) {
             continue;
         }
         let at = format!("{}:{line}", source.path.display());

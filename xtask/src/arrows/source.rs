@@ -91,8 +91,11 @@ pub(super) fn names_crate(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|c: char| is_word(c) || c == ':'))
 }
 
-pub(super) fn has_word(line: &str, wanted: &str) -> bool {
-    line.split(|c| !is_word(c)).any(|found| found == wanted)
+/// Whether a line opens something unsafe; the word alone may be part of a text.
+pub(super) fn opens_unsafe(line: &str) -> bool {
+    ["{", "fn ", "impl ", "impl<", "extern ", "trait "]
+        .iter()
+        .any(|what| line.contains(&format!("unsafe {what}")))
 }
 
 fn word(text: &str) -> &str {
