@@ -1,0 +1,95 @@
+//! Senders that stop: whatever they hold is given back, and they are told.
+
+use std::time::Duration;
+
+use penstock_tests::client::{Answer, CHAT, Client, chunk, chunked_head};
+use penstock_tests::engine::Left;
+use penstock_tests::manifests::client_policy;
+use tokio::time::sleep;
+
+use crate::{one_engine, one_engine_with};
+
+/// A head or the first window may take 10 s; later progress is asked for every 10 s.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+async fn stall(mut client: Client, bytes: Vec<u8>) -> Answer {
+    client.send(bytes).await;
+    client.answer_within(PATIENCE, "POST").await
+}
+
+#[tokio::test]
+async fn a_request_that_stalls_at_any_stage_is_408() {
+    let (engine, gateway) = one_engine().await;
+    let long = format!(r#"{{"model":"qwen","messages":"{}"#, "x".repeat(1 << 20));
+    let head = format!("POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n");
+    let body_head = format!("{head}Content-Length: 8000000\r\n\r\n");
+    let chunk_head = chunked_head(CHAT);
+    let stages: Vec<(&str, &str, Vec<u8>)> = vec![
+        ("inside the request line", "head_slow", b"POST /v1/ch".to_vec()),
+        ("inside a field", "head_slow", head.clone().into_bytes()),
+        ("before the body", "body_slow", body_head.clone().into_bytes()),
+        ("before the model", "body_slow", format!("{body_head}{{\"messages\":\"xx").into_bytes()),
+        ("behind the model", "body_slow", format!("{body_head}{{\"model\":\"qwen\",\"a\":").into_bytes()),
+        ("inside a long body", "body_slow", format!("{body_head}{long}").into_bytes()),
+        ("before a chunk", "body_slow", chunk_head.clone().into_bytes()),
+        ("inside a chunk size", "body_slow", format!("{chunk_head}1").into_bytes()),
+        ("inside a chunk", "body_slow", format!("{chunk_head}ff\r\n{{\"model\":\"qwen\"").into_bytes()),
+        (
+            "before the last chunk",
+            "body_slow",
+            [chunk_head.as_bytes(), &chunk("{\"model\":\"qwen\"}")].concat(),
+        ),
+        ("inside the trailers", "body_slow", format!("{chunk_head}2\r\n{{}}\r\n0\r\nX-Sum: ").into_bytes()),
+    ];
+    let mut stalled = Vec::new();
+    for (stage, reason, bytes) in stages {
+        let client = Client::connect(gateway.address).await;
+        stalled.push((stage, reason, tokio::spawn(stall(client, bytes))));
+    }
+    for (stage, reason, answer) in stalled {
+        let answer = answer.await.unwrap_or_else(|error| panic!("stalled {stage}: {error}"));
+        assert_eq!(answer.verdict(), (408, Some(reason)), "stalled {stage}");
+    }
+    // Only the long one was on its way to an engine, which never had a complete request.
+    let posts = engine.posts();
+    assert!(posts.len() == 1 && !posts[0].is_complete());
+    assert_eq!(engine.left(posts[0].connection).await.0, Left::Reset);
+}
+
+#[tokio::test]
+async fn a_trickle_is_not_progress() {
+    let (_engine, gateway) = one_engine().await;
+    let mut client = Client::connect(gateway.address).await;
+    let long = format!(r#"{{"model":"qwen","messages":"{}"#, "x".repeat(100_000));
+    client.send(format!("POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n{long}")).await;
+    for _ in 0..40 {
+        if client.try_send("x").await.is_err() {
+            break;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(client.answer_within(PATIENCE, "POST").await.verdict(), (408, Some("body_slow")));
+}
+
+#[tokio::test]
+async fn a_policy_may_ask_for_the_head_or_the_whole_request_sooner() {
+    let policy = "timeout: {http: {requestHeadersReceivedTimeout: 500ms, requestReceivedTimeout: 1500ms}}";
+    let (_engine, gateway) = one_engine_with(&client_policy(policy)).await;
+    let head = stall(Client::connect(gateway.address).await, b"POST / HTTP/1.1\r\n".to_vec());
+    let long = format!("POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{{");
+    let body = stall(Client::connect(gateway.address).await, long.into_bytes());
+    let both = tokio::time::timeout(Duration::from_secs(8), async { tokio::join!(head, body) }).await;
+    let (head, body) = both.expect("sooner than without the policy");
+    assert_eq!(head.verdict(), (408, Some("head_slow")));
+    assert_eq!(body.verdict(), (408, Some("body_slow")));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_without_a_word_when_its_policy_says_so() {
+    let (_engine, gateway) = one_engine_with(&client_policy("timeout: {http: {idleTimeout: 1s}}")).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send("GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.status(), 200);
+    let (_, bytes) = client.closed().await;
+    assert_eq!(String::from_utf8_lossy(&bytes), "");
+}
