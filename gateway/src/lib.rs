@@ -5,5 +5,6 @@
 
 pub mod endpoint;
 pub mod failure;
+pub mod gate;
 pub mod ledger;
 pub mod snapshot;
