@@ -8,6 +8,8 @@
 pub mod answer;
 pub mod fields;
 pub mod head;
+pub mod hyper;
+pub mod io;
 
 /// Bytes of a head, of a request or an answer, with its empty line; of an HTTP/2 header block on the wire too.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
