@@ -66,7 +66,7 @@ fn an_answer_is_whole_before_the_next_head_is_refused() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let answers = read_all(&mut client).await;
         let (_, rest) = answers.split_once("\r\n\r\n").unwrap();
-        let (body, refusal) = rest.split_at(4 << 20);
+        let (body, refusal) = rest.split_at(LARGE_BYTES);
         assert!(body.bytes().all(|byte| byte == b'x'));
         assert!(refusal.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{refusal}");
         assert!(refusal.contains(r#"{"type":"error""#), "in Anthropic's shape: {refusal}");
