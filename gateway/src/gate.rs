@@ -5,6 +5,8 @@
 //! followed with the framing machine that the kernel half uses, and [`io`], the type that hyper reads from, hands
 //! on one whole message at a time. It also keeps the deadlines that hyper lacks.
 
+#![forbid(unsafe_code)]
+
 pub mod answer;
 pub mod fields;
 pub mod head;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
-use penstock_common::framing::{Framing, Piece};
+use penstock_common::framing::{Framing, MAX_TRAILER_FIELDS, Piece};
 use tokio::time::Instant;
 
 use self::patience::Patience;
@@ -19,6 +19,7 @@ use self::tap::Tap;
 use crate::endpoint::Lease;
 use crate::failure::{Failure, Reason};
 use crate::forward::{Connection, Connections, SendError, Sending};
+use crate::gate::fields::strip_trailers;
 use crate::ledger::Entry;
 
 pub use self::patience::{Limits, request_timeout};
@@ -316,33 +317,20 @@ impl Drop for Relay {
     }
 }
 
-/// Fields that no trailer section may carry (RFC 9110 section 6.5.1): framing, routing, authentication.
-const NOT_IN_TRAILERS: [&str; 8] = [
-    "transfer-encoding",
-    "content-length",
-    "host",
-    "connection",
-    "trailer",
-    "set-cookie",
-    "content-type",
-    "content-encoding",
-];
-
 /// The fields of a trailer section that framing has followed to its end; what is not a field is left out.
 fn parse_trailers(section: &[u8]) -> HeaderMap {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS as usize];
     let mut trailers = HeaderMap::new();
     if let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut fields) {
         for field in fields {
             let name = HeaderName::from_bytes(field.name.as_bytes());
             let value = HeaderValue::from_bytes(field.value);
-            if let (Ok(name), Ok(value)) = (name, value)
-                && !NOT_IN_TRAILERS.contains(&name.as_str())
-            {
+            if let (Ok(name), Ok(value)) = (name, value) {
                 trailers.append(name, value);
             }
         }
     }
+    strip_trailers(&mut trailers);
     trailers
 }
 

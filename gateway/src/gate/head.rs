@@ -12,7 +12,7 @@
 mod h2;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::mem::{self, MaybeUninit};
 

@@ -96,7 +96,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     ///
     /// # Errors
     /// When the connection breaks.
-    pub async fn detect(mut stream: S, limits: GateLimits) -> io::Result<Option<(Protocol, GateIo<S>, Self)>> {
+    pub async fn detect(
+        mut stream: S,
+        limits: GateLimits,
+    ) -> io::Result<Option<(Protocol, GateIo<S>, Self)>> {
         let mut held = BytesMut::with_capacity(4 << 10);
         let idle_at = Instant::now() + limits.idle_timeout;
         match timeout_at(idle_at, stream.read_buf(&mut held)).await.ok().transpose()? {

@@ -85,7 +85,7 @@ impl Tries<'_> {
         // What may outgrow the replay goes out on a connection that cannot be stale.
         let mut fresh = upload.borrow().may_outgrow_replay();
         loop {
-            let bytes = head.bytes(upload.borrow().length());
+            let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
             let engines = &self.client.worker.engines;
             let attempt = attempt(engines, lease, &head.method, bytes, upload, self.traffic, fresh);
             let result = match self.traffic.attempt_timeout {

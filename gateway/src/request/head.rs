@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
 
 use super::{Client, Served};
+use crate::endpoint::{Address, Endpoint};
 use crate::failure::Failure;
 use crate::forward::{ClientSide, request_head, via};
 use crate::gate::fields::strip_hop_by_hop;
@@ -59,9 +60,14 @@ impl Outgoing {
         })
     }
 
-    /// The bytes of the head for a body of this length.
-    pub(super) fn bytes(&self, length: Length) -> Bytes {
-        request_head(&self.method, &self.target, &self.host, &self.headers, length)
+    /// The bytes of the head for a body of this length. An HTTP/1.0 client may have named no host; HTTP/1.1 must.
+    pub(super) fn bytes(&self, length: Length, endpoint: &Endpoint) -> Bytes {
+        let host = match (&*self.host, &endpoint.address) {
+            ("", Address::Tcp(_)) => &endpoint.label,
+            ("", Address::Unix(_)) => "localhost",
+            (host, _) => host,
+        };
+        request_head(&self.method, &self.target, host, &self.headers, length)
     }
 }
 

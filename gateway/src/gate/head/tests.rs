@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Heads that pass, and their framing.
-const ACCEPTED: &[(&str, &str, Framing)] = &[
+pub(in crate::gate) const ACCEPTED: &[(&str, &str, Framing)] = &[
     ("plain", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", Framing::none()),
     ("with port", "GET /v1/models?x=1&y HTTP/1.1\r\nHost: a.example:8080\r\n\r\n", Framing::none()),
     ("IPv6 host", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", Framing::none()),
@@ -252,7 +252,8 @@ fn http_2_requests_keep_the_same_rules() {
         Ok(())
     );
     assert_eq!(h2("GET", "/v1", &[("host", "a")], false), Ok(()));
-    let refused: &[(&str, &str, &str, &[(&str, &str)], bool)] = &[
+    type Case = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], bool);
+    let refused: &[Case] = &[
         ("no authority", "GET", "/v1", &[], false),
         ("Host against :authority", "GET", "http://a/", &[("host", "b")], false),
         ("two Hosts", "GET", "http://a/", &[("host", "a"), ("host", "a")], false),

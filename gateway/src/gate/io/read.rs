@@ -24,7 +24,11 @@ thread_local! {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     /// hyper's read: no bytes and no error mean that the client is gone.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, mut out: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut out: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.end.is_none() {
             let polled = match self.side {
                 Side::Http1(_) => self.poll_http1(cx, &mut out),
@@ -47,16 +51,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
                 return Poll::Ready(Ok(()));
             }
             match &mut turn.phase {
-                Phase::Head(_) => {
-                    match turn.release_head(&mut self.held) {
-                        Ok(true) => continue,
-                        Ok(false) => ready!(self.poll_head(cx))?,
-                        Err((failure, dialect)) => return Poll::Ready(Err(End::Refused(failure, dialect).into())),
+                Phase::Head(_) => match turn.release_head(&mut self.held) {
+                    Ok(true) => continue,
+                    Ok(false) => ready!(self.poll_head(cx))?,
+                    Err((failure, dialect)) => {
+                        return Poll::Ready(Err(End::Refused(failure, dialect).into()));
                     }
-                }
+                },
                 Phase::Message(message) if message.is_over() => {
                     turn.phase = Phase::default();
-                    let wait = if self.held.is_empty() { self.limits.idle_timeout } else { self.limits.head_timeout };
+                    let wait = if self.held.is_empty() {
+                        self.limits.idle_timeout
+                    } else {
+                        self.limits.head_timeout
+                    };
                     self.deadline = Instant::now() + wait;
                 }
                 Phase::Message(message) if message.framing.is_done() => {
@@ -107,7 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     /// The request is whole and its response is not: reads on to notice a client that leaves.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let room = HELD_BYTES.saturating_sub(self.held.len());
-        if room > 0 && let Poll::Ready(read) = self.poll_hold(cx, room) {
+        if room > 0
+            && let Poll::Ready(read) = self.poll_hold(cx, room)
+        {
             return Poll::Ready(read);
         }
         if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {

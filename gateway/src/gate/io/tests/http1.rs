@@ -1,4 +1,8 @@
+use penstock_common::framing::Framing;
+
 use super::*;
+use crate::gate::MAX_HEAD_BYTES as MAX_HEAD;
+use crate::gate::head::tests::ACCEPTED;
 
 const QUICK: GateLimits =
     GateLimits { head_timeout: Duration::from_millis(60), idle_timeout: Duration::from_millis(60) };
@@ -56,12 +60,13 @@ fn bytes_behind_a_body_are_the_next_request() {
 fn an_answer_is_whole_before_the_next_head_is_refused() {
     with_server(LIMITS, async |address, _| {
         let mut client = TcpStream::connect(address).await.unwrap();
-        let requests = b"GET /large HTTP/1.1\r\nHost: h\r\n\r\nGET /v1/messages HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
+        let requests =
+            b"GET /large HTTP/1.1\r\nHost: h\r\n\r\nGET /v1/messages HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
         client.write_all(requests).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         let answers = read_all(&mut client).await;
         let (_, rest) = answers.split_once("\r\n\r\n").unwrap();
-        let (body, refusal) = rest.split_at(4 << 20);
+        let (body, refusal) = rest.split_at(LARGE_BYTES);
         assert!(body.bytes().all(|byte| byte == b'x'));
         assert!(refusal.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{refusal}");
         assert!(refusal.contains(r#"{"type":"error""#), "in Anthropic's shape: {refusal}");
@@ -126,7 +131,8 @@ fn dripping_bytes_do_not_stretch_the_time_of_a_head() {
         let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
         let begun = std::time::Instant::now();
         tokio::task::spawn_local(async move {
-            for byte in "GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ".bytes().chain(std::iter::repeat_n(b'x', 1000)) {
+            for byte in "GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ".bytes().chain(std::iter::repeat_n(b'x', 1000))
+            {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 if write.write_all(&[byte]).await.is_err() {
                     break;
@@ -142,7 +148,8 @@ fn dripping_bytes_do_not_stretch_the_time_of_a_head() {
 
 #[test]
 fn what_cannot_become_a_request_is_refused_at_once() {
-    for sent in ["\x16\x03\x01\x02\x00", "GET /\r\n", "GET / HTTP/1.1\nHost", "GET / HTTP/3\r\n", "\r\n\r\n"] {
+    for sent in ["\x16\x03\x01\x02\x00", "GET /\r\n", "GET / HTTP/1.1\nHost", "GET / HTTP/3\r\n", "\r\n\r\n"]
+    {
         with_server(LIMITS, async |address, _| {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(sent.as_bytes()).await.unwrap();
@@ -166,8 +173,6 @@ fn a_head_over_64_kib_gets_431() {
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     });
 }
-
-const MAX_HEAD: usize = crate::gate::MAX_HEAD_BYTES;
 
 #[test]
 fn a_body_that_breaks_its_framing_gets_400() {
@@ -216,8 +221,11 @@ fn a_large_body_passes_whole() {
     with_server(LIMITS, async |address, _| {
         let mut client = TcpStream::connect(address).await.unwrap();
         let body = "0123456789abcdef".repeat(20_000);
-        let chunks: String =
-            body.as_bytes().chunks(70_001).map(|part| format!("{:x}\r\n{}\r\n", part.len(), String::from_utf8_lossy(part))).collect();
+        let chunks: String = body
+            .as_bytes()
+            .chunks(70_001)
+            .map(|part| format!("{:x}\r\n{}\r\n", part.len(), String::from_utf8_lossy(part)))
+            .collect();
         let head = "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.write_all(format!("{head}{chunks}0\r\n\r\n").as_bytes()).await.unwrap();
         let answer = read_until(&mut client, "f").await;
@@ -257,4 +265,29 @@ fn old_clients_and_h2c_offers_are_served() {
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         }
     });
+}
+
+#[test]
+fn hyper_takes_every_head_that_the_gate_lets_through() {
+    for (name, head, framing) in ACCEPTED {
+        with_server(LIMITS, async |address, seen| {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(head.as_bytes()).await.unwrap();
+            let chunked = *framing == Framing::chunked();
+            let body = if chunked { "3\r\nabc\r\n0\r\n\r\n" } else { "abcdefghijkl" };
+            let mut left = *framing;
+            let mut sent = 0;
+            while !left.is_done() {
+                use penstock_common::framing::Piece::*;
+                if let Ok(Body(n) | Framing(n) | Trailer(n)) = left.next(&body.as_bytes()[sent..]) {
+                    sent += n;
+                }
+            }
+            client.write_all(&body.as_bytes()[..sent]).await.unwrap();
+            let echoed = format!("={}", if chunked { "abc" } else { &body[..sent] });
+            let answer = read_until(&mut client, &echoed).await;
+            assert!(answer.contains(" 200 OK\r\n"), "{name}: {answer}");
+            assert_eq!(seen.requests.get(), 1, "{name}");
+        });
+    }
 }

@@ -7,7 +7,11 @@ use super::*;
 struct ClientIo(TcpStream);
 
 impl Read for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut out: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut out: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut scratch = vec![0; out.remaining().min(64 << 10)];
         let mut buffer = tokio::io::ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
@@ -32,7 +36,9 @@ async fn connect<B>(address: std::net::SocketAddr) -> http2::SendRequest<B>
 where
     B: Body<Data = Bytes, Error = Infallible> + Unpin + 'static,
 {
-    let io = ClientIo(TcpStream::connect(address).await.unwrap());
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let io = ClientIo(stream);
     let (sender, connection) = http2::handshake(LocalExec, io).await.unwrap();
     tokio::task::spawn_local(connection);
     sender
@@ -73,7 +79,8 @@ fn prior_knowledge_is_served_beside_http_1_1() {
     with_server(LIMITS, async |address, _| {
         let mut sender = connect(address).await;
         for n in 0..300 {
-            let request = Request::post(format!("http://h/{n}")).body(Full::new(Bytes::from_static(b"abc"))).unwrap();
+            let request =
+                Request::post(format!("http://h/{n}")).body(Full::new(Bytes::from_static(b"abc"))).unwrap();
             let response = sender.send_request(request).await.unwrap();
             assert_eq!(response.status(), StatusCode::OK);
             let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -92,7 +99,16 @@ fn many_requests_at_once_and_long_streams_are_no_flood() {
             let path = if n < 4 { "/tokens" } else { "/x" };
             tasks.push(tokio::task::spawn_local(async move {
                 let request = Request::get(format!("http://h{path}")).body(Empty::new()).unwrap();
-                sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes().len()
+                sender
+                    .send_request(request)
+                    .await
+                    .unwrap()
+                    .into_body()
+                    .collect()
+                    .await
+                    .unwrap()
+                    .to_bytes()
+                    .len()
             }));
         }
         for (n, task) in tasks.into_iter().enumerate() {
@@ -153,7 +169,8 @@ fn rapid_resets_are_bounded() {
 
 #[test]
 fn an_idle_connection_ends_politely_and_half_a_frame_does_not() {
-    let quick = GateLimits { head_timeout: Duration::from_millis(60), idle_timeout: Duration::from_millis(200) };
+    let quick =
+        GateLimits { head_timeout: Duration::from_millis(60), idle_timeout: Duration::from_millis(200) };
     with_server(quick, async |address, _| {
         assert_eq!(goaway_of(address, Vec::new()).await, Some(0));
         assert_eq!(goaway_of(address, vec![0, 0, 8, 6]).await, Some(11));
