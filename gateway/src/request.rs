@@ -28,7 +28,7 @@ use crate::route::filters::{self, Arrived};
 use crate::route::models;
 use crate::route::{Action, Asked, Forward, Host, Table};
 use crate::scan::{JsonScanner, MultipartScanner, Scanner};
-use crate::upload::{Fault, Upload, scan_failure};
+use crate::upload::{Sender, Upload, scan_failure};
 use crate::worker::Worker;
 
 /// The connection that a request came in on.
@@ -42,11 +42,13 @@ pub struct Client {
     pub reset: Cell<bool>,
 }
 
-impl Client {
-    /// Tells why reading a body failed, where the gate knows better than "the client left".
-    fn fault(&self) -> Fault {
-        let gate = self.gate.clone();
-        Rc::new(move || gate.fault())
+impl Sender for Client {
+    fn fault(&self) -> Option<Failure> {
+        self.gate.fault()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gate.is_gone()
     }
 }
 
@@ -139,7 +141,7 @@ async fn exchange(
 
     let policy = &routes.listener().client;
     let scanner = scanner(facts.scan, &parts, &body)?;
-    let mut upload = Upload::new(body, scanner, &client.worker.shared.budget, client.fault());
+    let mut upload = Upload::new(body, scanner, &client.worker.shared.budget, client.clone());
     upload.set_receive_timeout(policy.receive_timeout);
     let read = upload.read_until_routable(policy.buffer_limit).await;
     entry.bytes_in = upload.received();

@@ -25,15 +25,20 @@ pub const FIRST_WINDOW: u64 = 64 << 10;
 /// Bytes already sent that are kept for another try.
 const REPLAY_LIMIT: u64 = 1 << 20;
 
-/// Tells why reading a body failed, if it was not for the client going away.
-pub type Fault = Rc<dyn Fn() -> Option<Failure>>;
+/// What the client's connection knows about it beside the body.
+pub trait Sender {
+    /// Why reading the body failed, if it was not for the client going away.
+    fn fault(&self) -> Option<Failure>;
+    /// Whether the client has left: asked while nothing is read from it, so that reading cannot tell.
+    fn is_gone(&self) -> bool;
+}
 
 /// The body of one request.
 pub struct Upload {
     /// `None` once its end has been read.
     client: Option<Incoming>,
     scanner: Option<Scanner>,
-    fault: Fault,
+    sender: Rc<dyn Sender>,
     pace: Pace,
     /// The Content-Length that the client declared.
     declared: Option<u64>,
@@ -57,13 +62,13 @@ pub enum Length {
 }
 
 impl Upload {
-    pub fn new(body: Incoming, scanner: Option<Scanner>, budget: &Budget, fault: Fault) -> Self {
+    pub fn new(body: Incoming, scanner: Option<Scanner>, budget: &Budget, sender: Rc<dyn Sender>) -> Self {
         let declared = body.size_hint().exact();
         let ended = body.is_end_stream();
         Self {
             client: (!ended).then_some(body),
             scanner,
-            fault,
+            sender,
             pace: Pace::default(),
             declared,
             received: 0,
@@ -204,6 +209,14 @@ impl Upload {
         }
     }
 
+    /// Whether the client left while more of its body is to come.
+    ///
+    /// # Errors
+    /// `client_gone` if so.
+    pub fn check_client(&self) -> Result<(), Failure> {
+        if self.client.is_some() && self.sender.is_gone() { Err(client_gone()) } else { Ok(()) }
+    }
+
     /// Takes one chunk from the client through the scanner into the window.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(client) = &mut self.client else { return Poll::Ready(Ok(())) };
@@ -215,7 +228,7 @@ impl Upload {
             // Trailers of a request are dropped, as RFC 9110 section 6.5.1 allows: no engine reads any.
             Some(Ok(Err(_trailers))) => Ok(()),
             Some(Ok(Ok(chunk))) => self.receive(chunk),
-            Some(Err(_)) => Err((self.fault)().unwrap_or_else(client_gone)),
+            Some(Err(_)) => Err(self.sender.fault().unwrap_or_else(client_gone)),
             None => {
                 self.client = None;
                 self.end_scan()

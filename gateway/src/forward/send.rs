@@ -3,10 +3,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use tokio::time::{Sleep, sleep};
 
 use super::stream::Stream;
 use crate::failure::Failure;
@@ -16,6 +19,8 @@ use crate::upload::{Length, Upload};
 const SLICES: usize = 32;
 /// Bytes queued before they are written; more are read from the client only when these have gone.
 const QUEUE_BYTES: usize = 256 << 10;
+/// How often a client is looked after while its engine takes nothing: nothing is read from it then.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A request on its way to an engine. Polled beside the answer: an engine may answer before it has everything.
 pub struct Sending {
@@ -26,6 +31,7 @@ pub struct Sending {
     queued: usize,
     /// Whether the last bytes of the request are in the queue.
     ended: bool,
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why a request did not go out whole.
@@ -41,7 +47,7 @@ impl Sending {
     pub(super) fn new(stream: Rc<Stream>, head: Bytes, upload: Rc<RefCell<Upload>>) -> Self {
         let chunked = upload.borrow().length() == Length::Chunked;
         let queued = head.len();
-        Self { stream, upload, chunked, queue: VecDeque::from([head]), queued, ended: false }
+        Self { stream, upload, chunked, queue: VecDeque::from([head]), queued, ended: false, look: None }
     }
 
     /// Ready when the engine's socket has taken the last byte.
@@ -56,7 +62,7 @@ impl Sending {
             match self.write(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(SendError::Engine(e))),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => return self.poll_client(cx).map(|failure| Err(SendError::Body(failure))),
             }
         }
     }
@@ -86,6 +92,18 @@ impl Sending {
             }
         }
         Ok(())
+    }
+
+    /// Ready when the client has left although the engine takes nothing more.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+            std::task::ready!(look.as_mut().poll(cx));
+            if let Err(failure) = self.upload.borrow().check_client() {
+                return Poll::Ready(failure);
+            }
+            self.look = None;
+        }
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -38,6 +38,8 @@ pub struct GateLimits {
     pub head_timeout: Duration,
     /// Without a request in flight or on its way.
     pub idle_timeout: Duration,
+    /// For a client that takes nothing of its answer.
+    pub stall_timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ struct Inner<S> {
     held: BytesMut,
     deadline: Instant,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client takes nothing of what is written.
+    stall: Option<Pin<Box<Sleep>>>,
     /// Whom to wake when the turn of the next request may have come.
     reader: Option<Waker>,
     end: Option<End>,
@@ -123,8 +127,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         } else {
             (Protocol::Http1, Side::Http1(Turn::default()))
         };
-        let (stream, sleep, reader) = (Some(stream), None, None);
-        let inner = Inner { stream, limits, side, held, deadline, sleep, reader, end };
+        let (stream, sleep, stall, reader) = (Some(stream), None, None, None);
+        let inner = Inner { stream, limits, side, held, deadline, sleep, stall, reader, end };
         let inner = Rc::new(RefCell::new(inner));
         Ok(Some((protocol, GateIo(inner.clone()), Self(inner))))
     }
@@ -184,6 +188,17 @@ impl<S> Inner<S> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// What became of a write; an error when the client has taken nothing for too long.
+    fn poll_written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let limit = self.limits.stall_timeout;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Whether the deadline has passed; wakes `cx` when it does.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -215,7 +230,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Read for GateIo<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Write for GateIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
-        let written = ready!(inner.stream()?.poll_write(cx, bytes))?;
+        let written = inner.stream()?.poll_write(cx, bytes);
+        let written = ready!(inner.poll_written(cx, written))?;
         if let Side::Http2(frames) = &mut inner.side {
             frames.outbound(bytes.get(..written).unwrap_or(bytes));
         }
@@ -232,7 +248,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for GateIo<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
-        let written = ready!(inner.stream()?.poll_write_vectored(cx, slices))?;
+        let written = inner.stream()?.poll_write_vectored(cx, slices);
+        let written = ready!(inner.poll_written(cx, written))?;
         if let Side::Http2(frames) = &mut inner.side {
             let mut left = written;
             for slice in slices {

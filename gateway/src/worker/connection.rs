@@ -65,5 +65,5 @@ fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {
     let policy = tables.at(local).and_then(|table| table.all().last()).map(|routes| &routes.listener().client);
     let default = ClientPolicy::default();
     let policy = policy.unwrap_or(&default);
-    GateLimits { head_timeout: policy.head_timeout, idle_timeout: policy.idle_timeout }
+    GateLimits { head_timeout: policy.head_timeout, idle_timeout: policy.idle_timeout, stall_timeout: policy.stream_idle_timeout }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -47,6 +48,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 }
 
 impl Gate<TcpStream> {
+    /// Whether the client has closed its side, also behind bytes that hyper has not asked for.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let inner = self.0.borrow();
+        let Some(stream) = &inner.stream else { return true };
+        let mut asked = [PollFd::new(stream, PollFlags::RDHUP)];
+        // Where asking fails, the next read or write says what there is to say.
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     /// Resets the connection instead: for a response that broke off where its end would look whole, because it is
     /// framed by the end of the connection.
     pub fn reset(&self) {
