@@ -103,7 +103,7 @@ pub struct ObjectStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Everything that was found; diagnostics are in the order of the sources once [`Report::sort`] has run.
+/// Everything that was found; diagnostics are in the order of the sources.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub diagnostics: Vec<Diagnostic>,
