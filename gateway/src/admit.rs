@@ -68,7 +68,10 @@ impl Held {
     pub fn add(&mut self, bytes: u64) -> Result<(), Failure> {
         self.bytes += bytes;
         if self.ledger.process().buffered(bytes) > HELD_LIMIT {
-            return Err(Failure::new(Reason::Saturated, "too many large request bodies are being read; try again"));
+            return Err(Failure::new(
+                Reason::Saturated,
+                "too many large request bodies are being read; try again",
+            ));
         }
         Ok(())
     }

@@ -52,9 +52,8 @@ async fn serve(
     connections: u32,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let access_log = AccessLog::open(options.access_log.as_str().into()).with_context(|| {
-        format!("cannot write the access log to {} (--access-log)", options.access_log)
-    })?;
+    let access_log = AccessLog::open(options.access_log.as_str().into())
+        .with_context(|| format!("cannot write the access log to {} (--access-log)", options.access_log))?;
     let ledger = Ledger::new(access_log);
     let (meters, status) = (Arc::new(Meters::default()), Arc::new(Status::default()));
     status.set_rung(rung.word(), why);
@@ -87,7 +86,10 @@ async fn serve(
         tracing::warn!(address = %admin_address, "the admin port has no authentication and other hosts can reach it");
     }
     let snapshot = control.published().snapshot.clone();
-    tokio::spawn(admin::serve(admin, AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() }));
+    tokio::spawn(admin::serve(
+        admin,
+        AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() },
+    ));
 
     status.set_phase(admin::Phase::Ready);
     eprintln!("penstock ready: listeners=[{}] admin={admin_address} rung={rung}", ports.describe());
@@ -152,7 +154,10 @@ async fn drain(
     signals: &mut Signals,
     workers: Vec<worker::Handle>,
 ) {
-    tracing::info!(limit_s = limit.as_secs_f64(), "draining: requests in flight go on, new connections do not");
+    tracing::info!(
+        limit_s = limit.as_secs_f64(),
+        "draining: requests in flight go on, new connections do not"
+    );
     phase.send_replace(worker::Phase::Draining);
     let mut joined = tokio::task::spawn_blocking(move || {
         for worker in workers {
@@ -161,9 +166,7 @@ async fn drain(
             }
         }
     });
-    let stopped_again = async {
-        while signals.next().await != Asked::Stop {}
-    };
+    let stopped_again = async { while signals.next().await != Asked::Stop {} };
     tokio::select! {
         _ = &mut joined => return,
         _ = timeout(limit, stopped_again) => {}

@@ -4,13 +4,6 @@ use std::fmt::Write;
 
 use crate::config::{Condition, ObjectStatus, Report, Severity};
 
-/// The errors alone, a line each: why manifests cannot be used.
-#[must_use]
-pub fn problems(report: &Report) -> String {
-    let errors = report.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
-    errors.map(|error| format!("{error}\n")).collect()
-}
-
 /// Plain text in the order of the sources; ends with one line that sums up.
 #[must_use]
 pub fn render(report: &Report) -> String {
@@ -28,11 +21,17 @@ pub fn render(report: &Report) -> String {
     if report.left_out > 0 {
         _ = writeln!(text, "and {} more", report.left_out);
     }
-    let warnings = report.diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
-    let counted = [plural(report.errors(), "error"), plural(warnings, "warning")].join(", ");
+    let counted = [plural(report.errors(), "error"), plural(report.warnings(), "warning")].join(", ");
     let verdict = if report.ok() { "ok" } else { "not ok" };
     _ = writeln!(text, "\n{verdict}: {}, {counted}", plural(report.objects.len(), "object"));
     text
+}
+
+/// The errors alone, a line each: why manifests cannot be used.
+#[must_use]
+pub fn problems(report: &Report) -> String {
+    let errors = report.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    errors.fold(String::new(), |problems, error| problems + &one_line(&error.to_string()) + "\n")
 }
 
 fn render_object(object: &ObjectStatus, text: &mut String) {

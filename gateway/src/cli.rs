@@ -31,7 +31,14 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Manifests {
     /// Manifests: a file, a directory of *.yaml, *.yml and *.json, or - for standard input; may be repeated
-    #[arg(short, long = "file", value_name = "PATH", required = true, env = "PENSTOCK_FILE", value_delimiter = ',')]
+    #[arg(
+        short,
+        long = "file",
+        value_name = "PATH",
+        required = true,
+        env = "PENSTOCK_FILE",
+        value_delimiter = ','
+    )]
     pub files: Vec<PathBuf>,
 }
 

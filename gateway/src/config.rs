@@ -1,4 +1,4 @@
-//! Manifests in, snapshot out: [`load`] reads texts, [`parse`] checks every object on its own, [`build`] resolves
+//! Manifests in, snapshot out: [`load`] reads texts, [`parse`] checks every object on its own, [`build()`] resolves
 //! what refers to what and makes the snapshot.
 //!
 //! Nothing here stops at the first mistake. An object that is wrong, or asks for what is not supported, is refused

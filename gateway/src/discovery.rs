@@ -49,7 +49,9 @@ impl<'a> Finder<'a> {
         Self {
             names,
             pods: Index::by_labels(&objects.pods),
-            services: Index::by(&objects.services, |service| service.spec.selector.iter().map(|(k, v)| (k, v))),
+            services: Index::by(&objects.services, |service| {
+                service.spec.selector.iter().map(|(k, v)| (k, v))
+            }),
             slices: Index::by_labels(&objects.slices),
             slices_of,
             backends: Index::by_labels(&objects.backends),
@@ -141,6 +143,3 @@ fn tcp(ip: Option<IpAddr>, ports: &[u16]) -> Vec<Address> {
     let address = |ip| ports.iter().map(move |port| Address::Tcp(SocketAddr::new(ip, *port)));
     ip.into_iter().flat_map(address).collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,7 @@
 //! `penstock doctor`: what this host offers, and what is missing.
 
-use std::fs;
 use std::fmt::Write;
+use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 

@@ -115,10 +115,8 @@ mod tests {
     #[test]
     fn engines_that_serve_the_same_model_share_its_pool() {
         let engine = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let serving = [
-            (engine(8000), vec!["a".into(), "b \"quoted\"".into()]),
-            (engine(8001), vec!["a".into()]),
-        ];
+        let serving =
+            [(engine(8000), vec!["a".into(), "b \"quoted\"".into()]), (engine(8001), vec!["a".into()])];
         let yaml = write(&serving, ([127, 0, 0, 1], 8080).into());
         assert_eq!(yaml.matches("kind: InferencePool\nmetadata").count(), 2, "{yaml}");
         assert_eq!(yaml.matches("penstock.dev/model-0: \"true\"").count(), 3, "{yaml}");

@@ -77,7 +77,9 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
     entry.request_id = request_id.to_str().unwrap_or_default().into();
 
     let served = match tables.at(client.local) {
-        None => Err(Failure::new(Reason::NoRoute, "this port is no longer served; it was taken out by a reload")),
+        None => {
+            Err(Failure::new(Reason::NoRoute, "this port is no longer served; it was taken out by a reload"))
+        }
         Some(table) => tokio::select! {
             biased;
             served = exchange(client, parts, body, &request_id, &mut entry, table) => served,
@@ -149,7 +151,10 @@ async fn exchange(
     let model = upload.model().map(|model| model.name.clone());
     entry.model.clone_from(&model);
     if model.is_none() && facts.inference {
-        return Err(Failure::new(Reason::ModelMissing, "the body has no \"model\"; name the model to be used"));
+        return Err(Failure::new(
+            Reason::ModelMissing,
+            "the body has no \"model\"; name the model to be used",
+        ));
     }
 
     let asked = Asked::new(&parts, model.as_deref());
@@ -171,7 +176,15 @@ async fn exchange(
     if let Some(target) = forward.rewrite {
         upload.rewrite_model(target);
     }
-    let head = head::Outgoing::new(client, parts, &client_host, request_id, model.as_deref(), routed.matched, &forward)?;
+    let head = head::Outgoing::new(
+        client,
+        parts,
+        &client_host,
+        request_id,
+        model.as_deref(),
+        routed.matched,
+        &forward,
+    )?;
 
     let deadline = traffic.request_timeout.map(|limit| Instant::from_std(entry.started()) + limit);
     let try_endpoints = engine::try_endpoints(client, &head, upload, traffic, &forward, deadline, entry);
@@ -209,6 +222,8 @@ async fn within<T>(
 ) -> Result<T, Failure> {
     match deadline {
         None => work.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(request_timeout())),
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(request_timeout()))
+        }
     }
 }

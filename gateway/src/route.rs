@@ -26,8 +26,8 @@ use crate::inspect::MODEL_HEADER;
 use crate::snapshot::{Destination, Listener, Match, Model, Pool, Redirect, ValueMatch};
 
 pub use host::Host;
-pub use tables::Tables;
 pub(crate) use matches::mismatch;
+pub use tables::Tables;
 
 /// What routing asks of a request.
 #[derive(Clone, Copy, Debug)]

@@ -298,6 +298,8 @@ fn too_large(limit: u64) -> Failure {
 fn model_too_late(limit: u64) -> Failure {
     Failure::new(
         Reason::ModelTooLate,
-        format!("no top-level \"model\" within the first {limit} bytes of the body (bufferLimit); send it earlier"),
+        format!(
+            "no top-level \"model\" within the first {limit} bytes of the body (bufferLimit); send it earlier"
+        ),
     )
 }

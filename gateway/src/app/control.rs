@@ -57,7 +57,8 @@ impl Sources {
     }
 
     fn of_files(paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let (stdin, files): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(|path| path.as_os_str() == "-");
+        let (stdin, files): (Vec<_>, Vec<_>) =
+            paths.iter().cloned().partition(|path| path.as_os_str() == "-");
         let fixed = config::load(&stdin)?.texts;
         Ok(Self { files, fixed })
     }
@@ -95,7 +96,10 @@ impl Control {
             meters,
             status,
             generation: 0,
-            published: Published { snapshot: Arc::default(), tables: Arc::new(ArcSwap::from_pointee(tables)) },
+            published: Published {
+                snapshot: Arc::default(),
+                tables: Arc::new(ArcSwap::from_pointee(tables)),
+            },
         };
         control.resolve().await;
         Ok(control)
@@ -143,17 +147,19 @@ impl Control {
     /// # Errors
     /// When the manifests cannot be used as a whole, or a port cannot be had; then nothing has changed.
     pub(super) async fn publish(&mut self, config: Arc<Config>, ports: &mut Ports) -> anyhow::Result<()> {
+        anyhow::ensure!(!config.report().is_fatal(), "{}", check::problems(config.report()).trim_end());
         let meters = self.meters.clone();
         let mut meter = |pool: &str, model: &str| meters.meter(pool, model);
         let generation = self.generation + 1;
-        let (snapshot, report) = config::build(&config, &self.names, &mut self.registry, &mut meter, generation);
-        anyhow::ensure!(!report.is_fatal(), "{}", check::problems(&report).trim_end());
+        let (snapshot, report) =
+            config::build(&config, &self.names, &mut self.registry, &mut meter, generation);
         let prepared = ports.prepare(&snapshot)?;
         log_report(&report);
         let tables = Tables::new(&snapshot, self.meters.meter("", ""));
         self.published.tables.store(Arc::new(tables));
         self.published.snapshot.store(Arc::new(snapshot));
         ports.apply(prepared).await;
+        self.registry.prune();
         self.generation = generation;
         self.config = config;
         self.status.reload_succeeded();

@@ -30,13 +30,18 @@ impl Ports {
     pub(super) fn prepare(&self, snapshot: &Snapshot) -> anyhow::Result<Prepared> {
         let wanted: BTreeSet<SocketAddr> =
             snapshot.listeners.iter().flat_map(|listener| listener.addresses.iter().copied()).collect();
-        anyhow::ensure!(!wanted.is_empty(), "no Gateway listener can be served: there is nothing to listen on");
+        anyhow::ensure!(
+            !wanted.is_empty(),
+            "no Gateway listener can be served: there is nothing to listen on"
+        );
         let mut opened = BTreeMap::new();
         let mut lacking = None;
         for &address in wanted.difference(&self.open) {
             match listener::bind(address, self.workers.len()) {
                 Ok(sockets) => _ = opened.insert(address, sockets),
-                Err(e) if address.ip().is_unspecified() && listener::lacks_family(&e) => lacking = Some((address, e)),
+                Err(e) if address.ip().is_unspecified() && listener::lacks_family(&e) => {
+                    lacking = Some((address, e))
+                }
                 Err(e) => return Err(e).with_context(|| format!("cannot listen on {address}")),
             }
         }

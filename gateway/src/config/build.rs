@@ -115,6 +115,6 @@ fn matches(rules: &[&Planned], pools: &HashMap<PoolKey, Arc<Pool>>) -> Vec<Match
         }
     }
     // Stable: matches of one rule that rank alike stay in the order of the manifest.
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found.sort_by_key(|(rank, _)| *rank);
     found.into_iter().map(|(_, made)| made).collect()
 }

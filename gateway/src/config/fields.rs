@@ -150,10 +150,6 @@ impl<'t> Fields<'t> {
         self.reading.say(Severity::Error, self.at, &self.path, message.to_string());
     }
 
-    pub(crate) fn warning(&self, message: impl fmt::Display) {
-        self.reading.say(Severity::Warning, self.at, &self.path, message.to_string());
-    }
-
     pub(crate) fn place(&self) -> Place {
         place(self.reading, self.at, &self.path)
     }
@@ -320,10 +316,6 @@ impl<'t> Field<'t> {
 
     pub(crate) fn info(&self, message: impl fmt::Display) {
         self.reading.say(Severity::Info, self.node.at, &self.path, message.to_string());
-    }
-
-    pub(crate) fn place(&self) -> Place {
-        place(self.reading, self.node.at, &self.path)
     }
 
     fn scalar(&self) -> Option<&'t Scalar> {

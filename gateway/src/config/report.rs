@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// More diagnostics than this are counted, not kept: a hostile file must not fill the memory with complaints.
+/// More diagnostics of one severity are counted, not kept: a hostile file must not fill the memory with
+/// complaints, nor crowd out the errors of others.
 const MAX_DIAGNOSTICS: usize = 1000;
 
 /// Where in the sources something stands.
@@ -102,7 +103,7 @@ pub struct ObjectStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Everything that was found; diagnostics are in the order of the sources once [`Report::sort`] has run.
+/// Everything that was found; diagnostics are in the order of the sources.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub diagnostics: Vec<Diagnostic>,
@@ -110,6 +111,8 @@ pub struct Report {
     /// Diagnostics that were counted and not kept.
     pub left_out: usize,
     errors: usize,
+    warnings: usize,
+    infos: usize,
     fatal: bool,
 }
 
@@ -126,6 +129,12 @@ impl Report {
         self.errors
     }
 
+    /// How many warnings were found, kept or not.
+    #[must_use]
+    pub fn warnings(&self) -> usize {
+        self.warnings
+    }
+
     /// Whether some text could not be read at all (syntax, duplicate keys, bounds), so that what was meant is
     /// unknown: a reload then keeps the old snapshot. Objects refused one by one are not fatal.
     #[must_use]
@@ -134,8 +143,13 @@ impl Report {
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        self.errors += usize::from(diagnostic.severity == Severity::Error);
-        if self.diagnostics.len() < MAX_DIAGNOSTICS {
+        let count = match diagnostic.severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+            Severity::Info => &mut self.infos,
+        };
+        *count += 1;
+        if *count <= MAX_DIAGNOSTICS {
             self.diagnostics.push(diagnostic);
         } else {
             self.left_out += 1;

@@ -26,7 +26,7 @@ pub struct Text {
 
 /// A source that could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}", path.display())]
+#[error("cannot read {}", path.display())]
 pub struct LoadError {
     pub path: PathBuf,
     pub source: io::Error,
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = load(&[PathBuf::from("/nowhere/x.yaml")]).unwrap_err().to_string();
-        assert!(error.starts_with("cannot read /nowhere/x.yaml: "), "{error}");
+        assert_eq!(error, "cannot read /nowhere/x.yaml");
     }
 
     #[test]

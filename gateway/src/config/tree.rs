@@ -163,7 +163,9 @@ impl Builder {
             None => self.documents.push(node),
             Some(Items::Sequence(items)) => items.push(node),
             Some(Items::Mapping { entries, key }) => match (key.take(), node.value) {
-                (Some((key, at)), value) => entries.push(Entry { key, at, node: Node { at: node.at, value } }),
+                (Some((key, at)), value) => {
+                    entries.push(Entry { key, at, node: Node { at: node.at, value } })
+                }
                 (None, Value::Scalar(scalar)) if &*scalar.text == "<<" && scalar.plain => {
                     return Err(error(at, "merge keys (<<) are not supported; write the fields out"));
                 }
@@ -176,7 +178,10 @@ impl Builder {
 
     fn expand(&mut self, anchor: usize, at: Spot) -> Result<(), TreeError> {
         let Some(anchored) = self.anchors.get(&anchor).cloned() else {
-            return Err(error(at, "the alias names an anchor that is not complete before it in this document"));
+            return Err(error(
+                at,
+                "the alias names an anchor that is not complete before it in this document",
+            ));
         };
         self.count(anchored.nodes, at)?;
         self.check_depth(anchored.height, at)?;
@@ -210,6 +215,13 @@ fn plain(style: ScalarStyle, tag: Option<&Tag>) -> Result<bool, String> {
 }
 
 fn refuse_duplicates(entries: &[Entry]) -> Result<(), TreeError> {
+    // Most mappings are small: pairs are then cheaper than a table.
+    if entries.len() <= 16 {
+        let same = |(i, b): (usize, &Entry)| entries.iter().take(i).any(|a| a.key == b.key);
+        if !entries.iter().enumerate().any(same) {
+            return Ok(());
+        }
+    }
     let mut seen: HashMap<&str, Spot> = HashMap::with_capacity(entries.len());
     for entry in entries {
         if let Some(first) = seen.insert(&entry.key, entry.at) {

@@ -109,7 +109,8 @@ mod tests {
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(duration("1h2m3s4ms"), Ok(Duration::from_millis(3_723_004)));
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        for wrong in ["", "1", "h", "1d", "1.5s", "-1s", "123456s", "1s1s1s1s1s", "1s ", "１s", "s1", "1sm"] {
+        for wrong in ["", "1", "h", "1d", "1.5s", "-1s", "123456s", "1s1s1s1s1s", "1s ", "１s", "s1", "1sm"]
+        {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
@@ -119,7 +120,8 @@ mod tests {
         assert_eq!(quantity("20Mi"), Ok(20_971_520));
         assert_eq!(quantity("32768"), Ok(32_768));
         assert_eq!(quantity("1k"), Ok(1000));
-        for wrong in ["", "0", "01", "1.5Mi", "Mi", "1K", "1mi", "-1", "1 Mi", "99999999999999999999", "99Ei"] {
+        for wrong in ["", "0", "01", "1.5Mi", "Mi", "1K", "1mi", "-1", "1 Mi", "99999999999999999999", "99Ei"]
+        {
             assert!(quantity(wrong).is_err(), "{wrong}");
         }
     }

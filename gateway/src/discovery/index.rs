@@ -7,9 +7,12 @@ use crate::config::objects::meta::Selector;
 
 type Text = Box<str>;
 
+/// Namespace, key, value.
+type Pair<'a> = (&'a str, &'a str, &'a str);
+
 /// Finds the objects that hold every pair of a selector, by its rarest pair.
 pub(super) struct Index<'a, O> {
-    by_pair: HashMap<(&'a str, &'a str, &'a str), Vec<(&'a O, usize)>>,
+    by_pair: HashMap<Pair<'a>, Vec<(&'a O, usize)>>,
 }
 
 impl<'a, T> Index<'a, Object<T>> {

@@ -74,8 +74,13 @@ pub async fn attempt(
         None => connect(&endpoint.address, traffic.connect_timeout).await?,
     };
     let sending = Sending::new(connection.stream(), head, upload.clone());
-    let mut exchange =
-        Exchange { connection: Some(connection), sending: Some(sending), sent: None, answered: false, interim: 0 };
+    let mut exchange = Exchange {
+        connection: Some(connection),
+        sending: Some(sending),
+        sent: None,
+        answered: false,
+        interim: 0,
+    };
     let answered = poll_fn(|cx| exchange.poll(cx, method, lease));
     // The engine's silence is bounded; the client's is the upload's own affair, which ends long before.
     match timeout(traffic.stream_idle_timeout, answered).await {
@@ -90,10 +95,7 @@ pub async fn attempt(
     }
 }
 
-async fn connect(
-    address: &crate::endpoint::Address,
-    limit: Duration,
-) -> Result<Connection, AttemptError> {
+async fn connect(address: &crate::endpoint::Address, limit: Duration) -> Result<Connection, AttemptError> {
     let failure = match timeout(limit, Connection::open(address)).await {
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(e)) if is_local(&e) => {
@@ -197,7 +199,8 @@ impl Exchange {
             (false, true) => Seen::Stale,
             (false, false) => Seen::Request,
         };
-        let failure = Failure::new(Reason::EngineReset, "the engine closed the connection before it answered");
+        let failure =
+            Failure::new(Reason::EngineReset, "the engine closed the connection before it answered");
         AttemptError { failure, seen }
     }
 }
@@ -211,6 +214,7 @@ impl Drop for Exchange {
 }
 
 fn invalid(what: impl std::fmt::Display) -> AttemptError {
-    let failure = Failure::new(Reason::EngineInvalid, format!("the engine's answer is not valid HTTP/1.1: {what}"));
+    let failure =
+        Failure::new(Reason::EngineInvalid, format!("the engine's answer is not valid HTTP/1.1: {what}"));
     AttemptError { failure, seen: Seen::Final }
 }

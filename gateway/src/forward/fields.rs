@@ -58,13 +58,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 /// Writes the request head. `headers` has passed the gate and lost its hop-by-hop fields.
 #[must_use]
-pub fn request_head(
-    method: &Method,
-    target: &str,
-    host: &str,
-    headers: &HeaderMap,
-    length: Length,
-) -> Bytes {
+pub fn request_head(method: &Method, target: &str, host: &str, headers: &HeaderMap, length: Length) -> Bytes {
     let mut head = BytesMut::with_capacity(1024);
     head.put_slice(method.as_str().as_bytes());
     head.put_u8(b' ');

@@ -215,7 +215,10 @@ fn not_replayable() -> Failure {
 
 fn attempt_timeout() -> AttemptError {
     AttemptError {
-        failure: Failure::new(Reason::EngineSlow, "the engine did not begin to answer within the time of one try"),
+        failure: Failure::new(
+            Reason::EngineSlow,
+            "the engine did not begin to answer within the time of one try",
+        ),
         seen: Seen::Request,
     }
 }

@@ -81,9 +81,9 @@ pub(super) fn host(parts: &Parts) -> String {
 
 /// The client's own X-Request-Id, or a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let own = headers.get(X_REQUEST_ID).filter(|id| {
-        !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.to_str().is_ok()
-    });
+    let own = headers
+        .get(X_REQUEST_ID)
+        .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.to_str().is_ok());
     own.cloned().unwrap_or_else(|| {
         let (a, b) = (fastrand::u64(..), fastrand::u64(..));
         hex_value(format_args!("{a:016x}{b:016x}"))

@@ -20,7 +20,8 @@ use crate::snapshot::ClientPolicy;
 pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
     let limits = limits(worker, local);
     let Ok(Some((protocol, io, gate))) = Gate::detect(stream, limits).await else { return };
-    let client = Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
+    let client =
+        Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
     let service = service_fn(|request| {
         let client = client.clone();
         async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
@@ -62,8 +63,13 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
 /// or else of the first.
 fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {
     let tables = worker.shared.tables.load();
-    let policy = tables.at(local).and_then(|table| table.all().last()).map(|routes| &routes.listener().client);
+    let policy =
+        tables.at(local).and_then(|table| table.all().last()).map(|routes| &routes.listener().client);
     let default = ClientPolicy::default();
     let policy = policy.unwrap_or(&default);
-    GateLimits { head_timeout: policy.head_timeout, idle_timeout: policy.idle_timeout, stall_timeout: policy.stream_idle_timeout }
+    GateLimits {
+        head_timeout: policy.head_timeout,
+        idle_timeout: policy.idle_timeout,
+        stall_timeout: policy.stream_idle_timeout,
+    }
 }

@@ -65,7 +65,8 @@ pub(super) fn plan(
     let mut planned = Vec::new();
     for attachment in attachments {
         let (route, listener) = (attachment.route, attachment.listener);
-        let Some(((age, destinations), bound)) = destinations.get(&route.meta.name).zip(bound.get(listener)) else {
+        let Some(((age, destinations), bound)) = destinations.get(&route.meta.name).zip(bound.get(listener))
+        else {
             continue;
         };
         for (index, (rule, destinations)) in route.spec.rules.iter().zip(destinations).enumerate() {
@@ -86,7 +87,11 @@ pub(super) fn plan(
 }
 
 /// The destinations of each rule of a route, and its ResolvedRefs.
-fn resolve(route: &Object<HttpRoute>, references: &References<'_>, board: &mut Board) -> Vec<Vec<Destination>> {
+fn resolve(
+    route: &Object<HttpRoute>,
+    references: &References<'_>,
+    board: &mut Board,
+) -> Vec<Vec<Destination>> {
     let mut first: Option<Broken> = None;
     let mut rules = Vec::new();
     for rule in &route.spec.rules {
@@ -106,8 +111,10 @@ fn resolve(route: &Object<HttpRoute>, references: &References<'_>, board: &mut B
         }
         rules.push(destinations);
     }
-    for parent in route.spec.parents.iter().filter(|parent| parent.is_gateway) {
-        let about = routes::about(parent);
+    for about in route.spec.parents.iter().map(routes::about) {
+        if !board.is_accepted(Kind::HttpRoute, &route.meta, &about) {
+            continue;
+        }
         let condition = match &first {
             None => Condition::new(&about, "ResolvedRefs", true, "ResolvedRefs", ""),
             Some(broken) => {
@@ -133,7 +140,7 @@ fn plan_models(
             if !routes::admits(bound, &model.meta.name.namespace) || !bound.listener.takes_http_routes {
                 continue;
             }
-            let value = ValueMatch::Exact(header_value(&model.spec.model).into());
+            let value = ValueMatch::Exact(model.spec.model.clone());
             let matched = RouteMatch { headers: vec![(MODEL_HEADER, value)], ..RouteMatch::default() };
             planned.push(Planned {
                 listener,
@@ -153,27 +160,4 @@ fn plan_models(
         }
     }
     planned
-}
-
-/// A model's name as `X-Gateway-Model-Name` carries it: what is not visible ASCII is percent-encoded.
-pub(super) fn header_value(model: &str) -> String {
-    let mut value = String::with_capacity(model.len());
-    for byte in model.bytes() {
-        match byte.is_ascii_graphic() {
-            true => value.push(char::from(byte)),
-            false => value.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    value
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_model_name_is_visible_ascii_in_its_header() {
-        assert_eq!(header_value("org/model-7b:latest"), "org/model-7b:latest");
-        assert_eq!(header_value("my model é"), "my%20model%20%C3%A9");
-    }
 }

@@ -128,8 +128,7 @@ fn with_spelled(
     mut declared: BTreeMap<Box<str>, Option<&InferenceModel>>,
     spelled: BTreeSet<Box<str>>,
 ) -> BTreeMap<Box<str>, Option<&InferenceModel>> {
-    let encoded: BTreeSet<String> = declared.keys().map(|name| super::plan::header_value(name)).collect();
-    for name in spelled.into_iter().filter(|name| !encoded.contains(&**name)) {
+    for name in spelled {
         declared.entry(name).or_default();
     }
     declared

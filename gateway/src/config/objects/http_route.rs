@@ -189,7 +189,10 @@ fn retry(fields: &Fields<'_>) -> RetryPatch {
     let codes = fields.items("codes", 64);
     let codes = codes.iter().filter_map(|item| item.integer(400..=599)).filter_map(|n| u16::try_from(n).ok());
     RetryPatch {
-        attempts: fields.get("attempts").and_then(|f| f.integer(1..=1000)).and_then(|n| u32::try_from(n).ok()),
+        attempts: fields
+            .get("attempts")
+            .and_then(|f| f.integer(1..=1000))
+            .and_then(|n| u32::try_from(n).ok()),
         on: Some(RetryOn { reset: true, statuses: codes.collect() }),
         backoff: fields.duration("backoff"),
         ..RetryPatch::default()

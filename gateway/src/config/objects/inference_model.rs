@@ -77,7 +77,9 @@ fn targets(spec: &Fields<'_>) -> Vec<ModelTarget> {
         } else if zeros != 0 && zeros == targets.len() {
             field.warning("every weight is 0: the name is reserved and requests for it get 404");
         } else if zeros != 0 {
-            field.error("a weight of 0 only goes with 0 everywhere, which reserves the name; leave the target out");
+            field.error(
+                "a weight of 0 only goes with 0 everywhere, which reserves the name; leave the target out",
+            );
         }
     }
     targets

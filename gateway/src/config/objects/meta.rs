@@ -11,7 +11,7 @@ use crate::snapshot::ObjectName;
 
 pub(crate) type Labels = BTreeMap<Box<str>, Box<str>>;
 
-/// Pairs that labels must all hold.
+/// Pairs that labels must all hold; without any it selects nothing.
 pub(crate) type Selector = Vec<(Box<str>, Box<str>)>;
 
 #[derive(Debug)]
@@ -35,6 +35,9 @@ impl Meta {
             fields.error(format!("name: {name:?} is not a name; use a-z, 0-9, - and ."));
         }
         let namespace = fields.get("namespace").and_then(|field| field.nonempty()).unwrap_or("default");
+        if !units::is_subdomain(namespace) {
+            fields.error(format!("namespace: {namespace:?} is not a name; use a-z, 0-9 and -"));
+        }
         let namespace = if kind.has_namespace() { namespace } else { "" };
         let created = fields.get("creationTimestamp").and_then(|field| {
             let text = field.string()?;
@@ -74,9 +77,4 @@ impl Meta {
     pub(crate) fn age(&self) -> (bool, &Option<Box<str>>, &ObjectName) {
         (self.created.is_none(), &self.created, &self.name)
     }
-}
-
-/// Whether the labels hold every pair. An empty selector selects nothing: a pool of everything is a mistake.
-pub(crate) fn selects(selector: &Selector, labels: &Labels) -> bool {
-    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

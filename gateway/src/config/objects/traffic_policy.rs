@@ -51,7 +51,10 @@ fn timeouts(spec: &Fields<'_>, patch: &mut TrafficPatch) {
     let Some(http) = timeout.fields("http") else { return };
     patch.request_timeout = http.duration("requestTimeout");
     patch.stream_idle_timeout = http.duration("streamIdleTimeout");
-    http.no_effect(&["connectionIdleTimeout", "maxConnectionDuration"], "engines close at 5 s, we before them");
+    http.no_effect(
+        &["connectionIdleTimeout", "maxConnectionDuration"],
+        "engines close at 5 s, we before them",
+    );
     http.no_effect(&["maxStreamDuration"], "requestTimeout bounds the whole exchange");
 }
 

@@ -30,8 +30,19 @@ impl Board {
             objects.len() - 1
         });
         if let Some(object) = objects.get_mut(index) {
-            object.conditions.push(condition);
+            // What is about one part stays together.
+            let last = object.conditions.iter().rposition(|known| known.about == condition.about);
+            let place = last.map_or(object.conditions.len(), |last| last + 1);
+            object.conditions.insert(place, condition);
         }
+    }
+
+    /// Whether this part of the object has been accepted.
+    pub(crate) fn is_accepted(&self, kind: Kind, meta: &Meta, about: &str) -> bool {
+        let index = self.index.get(&(kind, meta.name.clone()));
+        let object = index.and_then(|index| self.report.objects.get(*index));
+        let accepted = |known: &Condition| known.about == about && known.kind == "Accepted" && known.status;
+        object.is_some_and(|object| object.conditions.iter().any(accepted))
     }
 
     /// All is well with this part of the object.

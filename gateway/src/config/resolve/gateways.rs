@@ -43,7 +43,8 @@ pub(crate) fn bound<'a>(objects: &'a Objects, board: &mut Board) -> Vec<Bound<'a
             continue;
         }
         if !bound.listener.other_kinds.is_empty() {
-            let message = format!("{} cannot be served, only HTTPRoute", bound.listener.other_kinds.join(", "));
+            let message =
+                format!("{} cannot be served, only HTTPRoute", bound.listener.other_kinds.join(", "));
             let condition =
                 Condition::new(&bound.about(), "ResolvedRefs", false, "InvalidRouteKinds", message);
             board.refuse(Kind::Gateway, &bound.gateway.meta, &bound.listener.place, condition);
@@ -114,7 +115,9 @@ fn conflicts(all: &[Bound<'_>]) -> Vec<Option<Condition>> {
     }
     let mut conflicts: Vec<Option<Condition>> = all.iter().map(|_| None).collect();
     let named = |i: &usize| {
-        all.get(*i).map(|bound| format!("{} of {}", bound.about(), bound.gateway.meta.name)).unwrap_or_default()
+        all.get(*i)
+            .map(|bound| format!("{} of {}", bound.about(), bound.gateway.meta.name))
+            .unwrap_or_default()
     };
     let mut condition = |i: usize, reason, message: String| {
         if let (Some(slot), Some(bound)) = (conflicts.get_mut(i), all.get(i)) {
@@ -135,7 +138,8 @@ fn conflicts(all: &[Bound<'_>]) -> Vec<Option<Condition>> {
             group.iter().for_each(|i| condition(*i, "ProtocolConflict", message.clone()));
         }
         for same in by_hostname.values().filter(|same| same.len() > 1) {
-            let message = format!("same port and host name: {}", same.iter().map(named).collect::<Vec<_>>().join(", "));
+            let message =
+                format!("same port and host name: {}", same.iter().map(named).collect::<Vec<_>>().join(", "));
             same.iter().for_each(|i| condition(*i, "HostnameConflict", message.clone()));
         }
     }

@@ -29,7 +29,10 @@ pub(crate) fn accepted<'a>(
             continue;
         }
         if let Some(first) = taken.get(&(key.clone(), &*model.spec.model)) {
-            let message = format!("{first} is older and serves {:?} in {}", model.spec.model, key.name);
+            let message = format!(
+                "{first} serves {:?} in {}: the oldest does, then the first name",
+                model.spec.model, key.name
+            );
             let condition = Condition::new("", "Accepted", false, "ModelNameInUse", message);
             board.refuse(Kind::InferenceModel, &model.meta, &model.meta.place, condition);
             continue;

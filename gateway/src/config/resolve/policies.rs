@@ -88,7 +88,7 @@ fn settle<'a, P>(
             match taken.get(&spot) {
                 Some((first, _)) if first.name == meta.name => {}
                 Some((first, _)) => {
-                    let message = format!("{} is older and holds there", first.name);
+                    let message = format!("{} holds there: the oldest does, then the first name", first.name);
                     let condition = Condition::new(&about, "Accepted", false, "Conflicted", message);
                     board.refuse(kind, meta, place, condition);
                 }
@@ -129,8 +129,12 @@ fn spots<'a>(
             all && meta.name.namespace == *namespace
         };
         let metas: Vec<&Meta> = match selector.kind {
-            TargetKind::Gateway => objects.gateways.iter().map(|object| &object.meta).filter(labelled).collect(),
-            TargetKind::HttpRoute => objects.routes.iter().map(|object| &object.meta).filter(labelled).collect(),
+            TargetKind::Gateway => {
+                objects.gateways.iter().map(|object| &object.meta).filter(labelled).collect()
+            }
+            TargetKind::HttpRoute => {
+                objects.routes.iter().map(|object| &object.meta).filter(labelled).collect()
+            }
         };
         spots.extend(metas.into_iter().map(|found| ((selector.kind, found.name.clone(), None), &meta.place)));
     }

@@ -19,7 +19,11 @@ pub(crate) struct Attachment<'a> {
     pub(crate) hostnames: Vec<Hostname>,
 }
 
-pub(crate) fn attach<'a>(objects: &'a Objects, bound: &[Bound<'a>], board: &mut Board) -> Vec<Attachment<'a>> {
+pub(crate) fn attach<'a>(
+    objects: &'a Objects,
+    bound: &[Bound<'a>],
+    board: &mut Board,
+) -> Vec<Attachment<'a>> {
     let mut attachments: Vec<Attachment<'a>> = Vec::new();
     for route in &objects.routes {
         let mut seen = HashSet::new();

@@ -88,7 +88,8 @@ mod tests {
         assert_eq!(plain("0x-1").integer(), None);
         assert_eq!(plain("true").boolean(), Some(true));
         assert!(plain("~").is_null() && plain("").is_null());
-        for string in ["20Mi", "yes", "no", "on", "24h", "1.2.3", "infinity", "nan", "+", "-", "1_000", "0o9"] {
+        for string in ["20Mi", "yes", "no", "on", "24h", "1.2.3", "infinity", "nan", "+", "-", "1_000", "0o9"]
+        {
             assert_eq!(plain(string).string(), Some(string));
         }
         for number in ["1.5", "1e3", ".5", "5.", "-.inf", ".nan", "99999999999999999999999"] {

@@ -80,7 +80,9 @@ fn aliases_cannot_nest_deeper_than_the_text_may() {
 
 #[test]
 fn deep_nesting_is_refused() {
-    assert!(refused(&"[".repeat(100_000)).message.contains("deep"));
+    // The scanner has a bound of its own for brackets that it reads ahead.
+    assert!(refused(&"[".repeat(100_000)).message.contains("recursion limit"));
+    assert!(refused(&"- ".repeat(100_000)).message.contains("deep"));
     let block: String = (0..200).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
     assert!(refused(&block).message.contains("deep"));
 }

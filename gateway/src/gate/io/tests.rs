@@ -24,8 +24,11 @@ use crate::failure::{Reason, respond, respond_raw};
 use crate::gate::head::check_h2;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
 
-const LIMITS: GateLimits =
-    GateLimits { head_timeout: Duration::from_secs(5), idle_timeout: Duration::from_secs(5), stall_timeout: Duration::from_secs(5) };
+const LIMITS: GateLimits = GateLimits {
+    head_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(5),
+    stall_timeout: Duration::from_secs(5),
+};
 
 /// More than the socket buffers of both sides hold.
 const LARGE_BYTES: usize = 16 << 20;

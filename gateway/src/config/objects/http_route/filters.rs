@@ -34,7 +34,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Filters {
                 filters.request_headers = body(&filter, "requestHeaderModifier").map_or(vec![], header_edits);
             }
             "ResponseHeaderModifier" => {
-                filters.response_headers = body(&filter, "responseHeaderModifier").map_or(vec![], header_edits);
+                filters.response_headers =
+                    body(&filter, "responseHeaderModifier").map_or(vec![], header_edits);
             }
             "RequestRedirect" => filters.redirect = body(&filter, "requestRedirect").map(redirect),
             "URLRewrite" => filters.rewrite = body(&filter, "urlRewrite").map(rewrite),
@@ -95,7 +96,11 @@ fn redirect(fields: Fields<'_>) -> Redirect {
     let status = fields.get("statusCode").and_then(|field| {
         let code = field.integer(301..=308)?;
         let known = [301, 302, 303, 307, 308].contains(&code);
-        field.ok(if known { Ok(()) } else { Err(format!("{code} is not a redirect; use 301, 302, 303, 307 or 308")) })?;
+        field.ok(if known {
+            Ok(())
+        } else {
+            Err(format!("{code} is not a redirect; use 301, 302, 303, 307 or 308"))
+        })?;
         u16::try_from(code).ok()
     });
     Redirect {

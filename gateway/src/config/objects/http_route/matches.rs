@@ -26,12 +26,7 @@ impl RouteMatch {
 impl Default for RouteMatch {
     /// Every request: PathPrefix `/`.
     fn default() -> Self {
-        Self {
-            path: PathMatch::Prefix("".into()),
-            method: None,
-            headers: Vec::new(),
-            query: Vec::new(),
-        }
+        Self { path: PathMatch::Prefix("".into()), method: None, headers: Vec::new(), query: Vec::new() }
     }
 }
 
@@ -114,10 +109,12 @@ fn check_path(value: &str) -> Result<(), String> {
     if value.ends_with("/..") || value.ends_with("/.") {
         return Err(format!("{value:?} must not end in a dot segment"));
     }
-    let escaped = |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    let escaped =
+        |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
     for (i, c) in value.char_indices() {
         let allowed = c.is_ascii_alphanumeric() || "-/._~!$&'()*+,;=:@".contains(c);
-        if !allowed && !(c == '%' && escaped(value.get(i + 1..).unwrap_or_default())) {
+        let percent = c == '%' && escaped(value.get(i + 1..).unwrap_or_default());
+        if !allowed && !percent {
             return Err(format!("{value:?} has {c:?}, which a path must write as %XX"));
         }
     }

@@ -4,8 +4,11 @@ use super::*;
 use crate::gate::MAX_HEAD_BYTES as MAX_HEAD;
 use crate::gate::head::tests::ACCEPTED;
 
-const QUICK: GateLimits =
-    GateLimits { head_timeout: Duration::from_millis(60), idle_timeout: Duration::from_millis(60), stall_timeout: Duration::from_secs(5) };
+const QUICK: GateLimits = GateLimits {
+    head_timeout: Duration::from_millis(60),
+    idle_timeout: Duration::from_millis(60),
+    stall_timeout: Duration::from_secs(5),
+};
 
 fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()

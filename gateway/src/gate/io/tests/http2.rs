@@ -169,8 +169,11 @@ fn rapid_resets_are_bounded() {
 
 #[test]
 fn an_idle_connection_ends_politely_and_half_a_frame_does_not() {
-    let quick =
-        GateLimits { head_timeout: Duration::from_millis(60), idle_timeout: Duration::from_millis(200), stall_timeout: Duration::from_secs(5) };
+    let quick = GateLimits {
+        head_timeout: Duration::from_millis(60),
+        idle_timeout: Duration::from_millis(200),
+        stall_timeout: Duration::from_secs(5),
+    };
     with_server(quick, async |address, _| {
         assert_eq!(goaway_of(address, Vec::new()).await, Some(0));
         assert_eq!(goaway_of(address, vec![0, 0, 8, 6]).await, Some(11));
