@@ -6,4 +6,5 @@
 pub mod endpoint;
 pub mod failure;
 pub mod ledger;
+pub mod scan;
 pub mod snapshot;
