@@ -18,9 +18,11 @@ pub struct JsonScanner {
     /// Whose value is next or in progress.
     key: Key,
     text: Text,
+    number: Number,
     nested: Nested,
     model: Option<ModelValue>,
     facts: Facts,
+    failed: Option<ScanError>,
 }
 
 /// What the next byte belongs to.
@@ -39,14 +41,20 @@ enum State {
     Model,
     /// A string, array or object that is skipped.
     Nested,
-    /// What must follow of `true`, `false` or `null`, and what it says.
-    Literal(&'static [u8], Option<bool>),
-    Number(Number),
+    /// `true`, `false` or `null`, of which so many bytes have come.
+    Literal(Literal, u8),
+    Number,
     /// After a value: `,` or `}`.
     Comma,
     /// After the object: white space alone.
     End,
-    Failed(ScanError),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Literal {
+    True,
+    False,
+    Null,
 }
 
 /// The top-level keys that mean something here.
@@ -73,48 +81,47 @@ impl JsonScanner {
             start: 0,
             key: Key::Other,
             text: Text::default(),
+            number: Number::default(),
             nested: Nested::new(),
             model: None,
             facts: Facts::default(),
+            failed: None,
         }
     }
 
     /// See [`super::Scanner::push`].
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), ScanError> {
-        if let State::Failed(error) = self.state {
+        if let Some(error) = self.failed {
             return Err(error);
         }
+        // The state lives in a register while the chunk lasts.
+        let mut state = self.state;
         let mut at = 0;
         while let Some(&byte) = chunk.get(at) {
-            let step = match self.state {
+            let here = self.offset + at as u64;
+            let (step, consumed) = match state {
                 State::Nested => match self.nested.skip(&chunk[at..]) {
                     Ok(None) => break,
-                    Ok(Some(consumed)) => {
-                        at += consumed;
-                        self.state = State::Comma;
-                        continue;
-                    }
-                    Err((kind, after)) => Err((kind, self.offset + (at + after) as u64)),
+                    Ok(Some(consumed)) => (Ok(State::Comma), consumed),
+                    Err((kind, after)) => (Err((kind, here + after as u64)), 0),
                 },
-                state => self.step(state, byte, self.offset + at as u64),
+                _ => (self.step(state, byte, here), 1),
             };
-            match step {
-                Ok(next) => self.state = next,
-                Err((kind, offset)) => return Err(self.fail(kind, offset)),
-            }
-            at += 1;
+            state = step.map_err(|(kind, offset)| self.fail(kind, offset))?;
+            at += consumed;
         }
+        self.state = state;
         self.offset += chunk.len() as u64;
         Ok(())
     }
 
     /// See [`super::Scanner::finish`].
     pub fn finish(&mut self) -> Result<(), ScanError> {
-        match self.state {
-            State::End => Ok(()),
-            State::Failed(error) => Err(error),
-            State::Start => Err(self.fail(ScanErrorKind::NotAnObject, self.offset)),
-            _ => Err(self.fail(ScanErrorKind::Truncated, self.offset)),
+        match (self.failed, self.state) {
+            (Some(error), _) => Err(error),
+            (None, State::End) => Ok(()),
+            (None, State::Start) => Err(self.fail(ScanErrorKind::NotAnObject, self.offset)),
+            (None, _) => Err(self.fail(ScanErrorKind::Truncated, self.offset)),
         }
     }
 
@@ -130,7 +137,7 @@ impl JsonScanner {
 
     fn fail(&mut self, kind: ScanErrorKind, offset: u64) -> ScanError {
         let error = ScanError { kind, offset };
-        self.state = State::Failed(error);
+        self.failed = Some(error);
         error
     }
 
@@ -158,21 +165,25 @@ impl JsonScanner {
             (State::Colon, b':') => Ok(State::Value),
             (State::Value, _) => self.begin_value(byte, here),
             (State::Model, _) => self.model_byte(byte, here),
-            (State::Literal([expected], says), _) if byte == *expected => {
-                if self.key == Key::Stream {
-                    self.facts.stream = says;
+            (State::Literal(literal, come), _) => match literal.text().get(usize::from(come)..) {
+                Some([expected]) if byte == *expected => {
+                    if self.key == Key::Stream {
+                        self.facts.stream = literal.says();
+                    }
+                    Ok(State::Comma)
                 }
-                Ok(State::Comma)
-            }
-            (State::Literal([expected, rest @ ..], says), _) if byte == *expected => {
-                Ok(State::Literal(rest, says))
-            }
-            (State::Number(number), _) => match number.step(byte) {
-                Some(number) => Ok(State::Number(number)),
-                None if !number.is_complete() => syntax,
+                Some([expected, ..]) if byte == *expected => Ok(State::Literal(literal, come + 1)),
+                _ => syntax,
+            },
+            (State::Number, _) => match self.number.step(byte) {
+                Some(number) => {
+                    self.number = number;
+                    Ok(state)
+                }
+                None if !self.number.is_complete() => syntax,
                 None => {
                     if self.key == Key::MaxTokens {
-                        self.facts.max_tokens = number.whole();
+                        self.facts.max_tokens = self.number.whole();
                     }
                     self.step(State::Comma, byte, here)
                 }
@@ -218,11 +229,17 @@ impl JsonScanner {
             };
         }
         match byte {
-            b't' => Ok(State::Literal(b"rue", Some(true))),
-            b'f' => Ok(State::Literal(b"alse", Some(false))),
-            b'n' => Ok(State::Literal(b"ull", None)),
-            _ if self.nested.begin(byte) => Ok(State::Nested),
-            _ => Number::begin(byte).map(State::Number).ok_or((ScanErrorKind::Syntax, here)),
+            b't' => Ok(State::Literal(Literal::True, 1)),
+            b'f' => Ok(State::Literal(Literal::False, 1)),
+            b'n' => Ok(State::Literal(Literal::Null, 1)),
+            b'"' | b'[' | b'{' => {
+                self.nested.begin(byte);
+                Ok(State::Nested)
+            }
+            _ => {
+                self.number = Number::begin(byte).ok_or((ScanErrorKind::Syntax, here))?;
+                Ok(State::Number)
+            }
         }
     }
 
@@ -237,6 +254,24 @@ impl JsonScanner {
         let name = name::check(self.text.decoded().unwrap_or_default()).map_err(|kind| (kind, self.start))?;
         self.model = Some(ModelValue { name, span: self.start + 1..here });
         Ok(State::Comma)
+    }
+}
+
+impl Literal {
+    fn text(self) -> &'static [u8] {
+        match self {
+            Self::True => b"true",
+            Self::False => b"false",
+            Self::Null => b"null",
+        }
+    }
+
+    fn says(self) -> Option<bool> {
+        match self {
+            Self::True => Some(true),
+            Self::False => Some(false),
+            Self::Null => None,
+        }
     }
 }
 

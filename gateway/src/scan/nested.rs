@@ -47,16 +47,16 @@ impl Nested {
         Self { within: Within::Brackets, depth: 0, objects: [0; _] }
     }
 
-    /// Begins a value with its first byte; false: it is not one that is skipped.
-    pub(super) fn begin(&mut self, first: u8) -> bool {
+    /// Begins a value with its first byte: a quote or an opening bracket.
+    pub(super) fn begin(&mut self, first: u8) {
         self.depth = 0;
         self.within = Within::Brackets;
-        match first {
-            b'"' => self.within = Within::String,
-            b'[' | b'{' => self.depth = usize::from(self.open(first).is_ok()),
-            _ => return false,
+        if first == b'"' {
+            self.within = Within::String;
+        } else {
+            self.depth = 1;
+            self.objects[0] = u64::from(first == b'{');
         }
-        true
     }
 
     /// Reads on. Some: the value ends after that many bytes. None: it goes on after all of them.
@@ -96,7 +96,13 @@ impl Nested {
         match byte {
             b'"' => self.within = Within::String,
             b'[' | b'{' => {
-                self.open(byte)?;
+                // The top-level object is a level of its own.
+                if self.depth + 1 == DEPTH_MAX {
+                    return Err(ScanErrorKind::TooDeep);
+                }
+                let bit = 1 << (self.depth % 64);
+                let word = &mut self.objects[self.depth / 64];
+                *word = if byte == b'{' { *word | bit } else { *word & !bit };
                 self.depth += 1;
             }
             b']' | b'}' => {
@@ -109,18 +115,6 @@ impl Nested {
             }
             _ => return Err(ScanErrorKind::Syntax),
         }
-        Ok(())
-    }
-
-    /// Notes the kind of the next level's bracket.
-    fn open(&mut self, byte: u8) -> Result<(), ScanErrorKind> {
-        // The top-level object is a level of its own.
-        if self.depth + 1 >= DEPTH_MAX {
-            return Err(ScanErrorKind::TooDeep);
-        }
-        let bit = 1 << (self.depth % 64);
-        let word = &mut self.objects[self.depth / 64];
-        *word = if byte == b'{' { *word | bit } else { *word & !bit };
         Ok(())
     }
 }

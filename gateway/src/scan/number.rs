@@ -1,15 +1,16 @@
 //! The number grammar of RFC 8259 section 6, for values at the top level.
 
 /// A number in progress.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Number {
     place: Place,
     /// The value so far while it is a whole number that fits.
     whole: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Place {
+    #[default]
     Minus,
     /// After a leading zero, which no digit may follow.
     Zero,

@@ -17,7 +17,11 @@ const NEAR: usize = 8;
 
 /// Where the first byte is that is not [`is_plain`]: a quote, a bracket, or a byte that JSON has no place for.
 pub(super) fn plain(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
+    // Between two strings there are a few bytes; between two brackets there may be a prompt's worth of numbers.
+    let mut at = bytes.len().min(NEAR);
+    if let Some(near) = bytes[..at].iter().position(|&b| !PLAIN[usize::from(b)]) {
+        return Some(near);
+    }
     // Whole blocks without a branch inside, which the compiler turns into vector code.
     while let Some(block) = bytes.get(at..at + BLOCK) {
         if !block.iter().fold(true, |all, &b| all & is_plain(b)) {
@@ -25,10 +29,20 @@ pub(super) fn plain(bytes: &[u8]) -> Option<usize> {
         }
         at += BLOCK;
     }
-    bytes[at..].iter().position(|&b| !is_plain(b)).map(|more| at + more)
+    bytes[at..].iter().position(|&b| !PLAIN[usize::from(b)]).map(|more| at + more)
 }
 
 const BLOCK: usize = 32;
+
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = is_plain(byte as u8);
+        byte += 1;
+    }
+    plain
+};
 
 /// Bytes that may stand between strings and brackets in a nested value: white space, `,` and `:`, and what
 /// numbers and literals (also `NaN` and `Infinity`) are made of.
