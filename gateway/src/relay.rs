@@ -74,8 +74,8 @@ impl Answer {
 
     /// An engine's answer.
     #[must_use]
-    pub fn engine(relay: Relay, entry: Entry, turn: Turn) -> Self {
-        Self { source: Source::Engine(Box::new(relay)), entry, turn }
+    pub fn engine(relay: Box<Relay>, entry: Entry, turn: Turn) -> Self {
+        Self { source: Source::Engine(relay), entry, turn }
     }
 }
 

@@ -1,4 +1,4 @@
-//! One request, from its head to the first byte of its answer. Read [`exchange`] from top to bottom: each step is a
+//! One request, from its head to the first byte of its answer. Read `exchange` from top to bottom: each step is a
 //! module of its own, and the first one that refuses ends it.
 
 mod engine;
@@ -55,7 +55,7 @@ impl Sender for Client {
 /// What answers a request: the gateway's own bytes or an engine's.
 enum Served {
     Own(Bytes),
-    Engine(Relay),
+    Engine(Box<Relay>),
 }
 
 /// Answers one request, whatever happens to it.
@@ -190,7 +190,7 @@ async fn exchange(
     let try_endpoints = engine::try_endpoints(client, &head, upload, traffic, &forward, deadline, entry);
     let mut response = within(deadline, try_endpoints).await?;
     head::edit_response(&mut response, routed.matched, &forward);
-    Ok(response.map(Served::Engine))
+    Ok(response.map(|relay| Served::Engine(Box::new(relay))))
 }
 
 /// The scanner that the head asks for. A body that need not have a model need not be there either.
