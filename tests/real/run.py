@@ -146,6 +146,10 @@ async def streamed(client, **more):
 
 
 class RealEngines(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        # unittest turns it on, and then every slow step of the event loop is told.
+        asyncio.get_running_loop().set_debug(False)
+
     async def test_answers_are_those_of_the_engine(self):
         direct = await STAGE.client(STAGE.engines[0]).chat.completions.create(**GREEDY)
         through = await STAGE.client().chat.completions.create(**GREEDY)
