@@ -4,6 +4,7 @@
 //! survive a reload, and two pools that name the same address see the same load.
 
 mod health;
+mod served;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 pub use health::Health;
+pub use served::Served;
 
 /// Where an engine listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +45,7 @@ pub struct Endpoint {
     /// Decayed time to first byte in µs; 0 until the first answer.
     ttft_us: AtomicU64,
     pub health: Health,
+    pub served: Served,
 }
 
 impl Endpoint {
@@ -56,6 +59,7 @@ impl Endpoint {
             reservations: AtomicU32::new(0),
             ttft_us: AtomicU64::new(0),
             health: Health::default(),
+            served: Served::default(),
         }
     }
 

@@ -1,0 +1,174 @@
+//! The running gateway: the one place that knows both bands.
+
+mod control;
+mod limits;
+mod ports;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::time::{Duration, interval, timeout};
+
+use self::control::Control;
+use self::ports::Ports;
+use crate::admin::{self, AdminState, Status};
+use crate::admit::Budget;
+use crate::cli;
+use crate::endpoint::Endpoint;
+use crate::kernel;
+use crate::ledger::{AccessLog, Ledger, Meters};
+use crate::lifecycle::{Asked, Signals};
+use crate::probe;
+use crate::worker::{self, Shared};
+
+/// How often changed files are looked for.
+const POLL: Duration = Duration::from_secs(1);
+/// How often engines are asked for their models.
+const PROBE: Duration = Duration::from_secs(10);
+/// For the last lines of the access log.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// `penstock run`.
+///
+/// # Errors
+/// What keeps the gateway from starting, worded for its operator.
+pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
+    let (rung, why) = kernel::stand(options.kernel).map_err(anyhow::Error::msg)?;
+    let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(options, rung, why, connections))
+}
+
+async fn serve(
+    options: &cli::Run,
+    rung: kernel::Rung,
+    why: &'static str,
+    connections: u32,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let access_log = AccessLog::open(options.access_log.as_str().into()).with_context(|| {
+        format!("cannot write the access log to {} (--access-log)", options.access_log)
+    })?;
+    let ledger = Ledger::new(access_log);
+    let (meters, status) = (Arc::new(Meters::default()), Arc::new(Status::default()));
+    status.set_rung(rung.word(), why);
+    let mut control = tokio::select! {
+        control = Control::start(options, meters.clone(), status.clone()) => control?,
+        // Engines may be waited for; that must not keep anyone from leaving.
+        _ = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+
+    let workers = options.workers.map_or_else(limits::workers, usize::from);
+    let (phase, phase_seen) = watch::channel(worker::Phase::Serving);
+    let shared = Shared {
+        tables: control.published().tables.clone(),
+        ledger: ledger.clone(),
+        budget: Budget::new(ledger.clone()),
+        phase: phase_seen,
+        connections_per_worker: (connections / workers as u32).max(1),
+    };
+    let workers: Vec<_> =
+        (0..workers).map(|index| worker::start(index, shared.clone())).collect::<Result<_, _>>()?;
+    let mut ports = Ports::new(workers.iter().map(|worker| worker.commands.clone()).collect());
+    control.publish_first(&mut ports).await?;
+    warn_of_public(&ports);
+
+    let admin = tokio::net::TcpListener::bind(options.admin)
+        .await
+        .with_context(|| format!("cannot serve the admin port on {} (--admin)", options.admin))?;
+    let admin_address = admin.local_addr()?;
+    if !admin_address.ip().is_loopback() {
+        tracing::warn!(address = %admin_address, "the admin port has no authentication and other hosts can reach it");
+    }
+    let snapshot = control.published().snapshot.clone();
+    tokio::spawn(admin::serve(admin, AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() }));
+
+    status.set_phase(admin::Phase::Ready);
+    eprintln!("penstock ready: listeners=[{}] admin={admin_address} rung={rung}", ports.describe());
+
+    until_stopped(&mut control, &mut ports, &mut signals, &ledger).await;
+    status.set_phase(admin::Phase::Draining);
+    drain(options.drain_timeout, &phase, &mut signals, workers).await;
+    if !ledger.access_log().shutdown(LAST_LINES) {
+        tracing::warn!("the access log is stuck; its last lines are lost");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Without authentication, who can reach a listener can use the engines.
+fn warn_of_public(ports: &Ports) {
+    for address in ports.addresses().filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(%address, "other hosts can reach this listener, and nothing asks them who they are");
+    }
+}
+
+/// Serves, reloads and probes until the operator asks for the end.
+async fn until_stopped(control: &mut Control, ports: &mut Ports, signals: &mut Signals, ledger: &Ledger) {
+    let mut poll = interval(POLL);
+    let mut probes = interval(PROBE);
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => return,
+                Asked::Reload => {
+                    ledger.access_log().reopen();
+                    control.reload(ports).await;
+                }
+            },
+            _ = poll.tick() => control.poll(ports).await,
+            _ = probes.tick() => probe_all(control),
+        }
+    }
+}
+
+/// Asks every endpoint for its models, beside everything else; a silent one keeps its last answer.
+fn probe_all(control: &Control) {
+    let snapshot = control.published().snapshot.load_full();
+    let mut asked: Vec<*const Endpoint> = Vec::new();
+    for endpoint in snapshot.pools.iter().flat_map(|pool| &pool.endpoints) {
+        if asked.contains(&Arc::as_ptr(endpoint)) {
+            continue;
+        }
+        asked.push(Arc::as_ptr(endpoint));
+        let endpoint = endpoint.clone();
+        tokio::spawn(async move {
+            match probe::models(&endpoint.address).await {
+                Ok(models) => endpoint.served.publish(models),
+                Err(e) => tracing::debug!(endpoint = %endpoint.label, error = %e, "cannot ask for models"),
+            }
+        });
+    }
+}
+
+async fn drain(
+    limit: Duration,
+    phase: &watch::Sender<worker::Phase>,
+    signals: &mut Signals,
+    workers: Vec<worker::Handle>,
+) {
+    tracing::info!(limit_s = limit.as_secs_f64(), "draining: requests in flight go on, new connections do not");
+    phase.send_replace(worker::Phase::Draining);
+    let mut joined = tokio::task::spawn_blocking(move || {
+        for worker in workers {
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+    });
+    let stopped_again = async {
+        while signals.next().await != Asked::Stop {}
+    };
+    tokio::select! {
+        _ = &mut joined => return,
+        _ = timeout(limit, stopped_again) => {}
+    }
+    tracing::warn!("the drain is over; what is still in flight is cut");
+    phase.send_replace(worker::Phase::Ended);
+    let _ = timeout(Duration::from_secs(2), joined).await;
+}

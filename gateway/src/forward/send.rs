@@ -1,0 +1,114 @@
+//! A request going out: its head and whatever of its body may go, as few writes as the socket takes.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+
+use super::stream::Stream;
+use crate::failure::Failure;
+use crate::upload::{Length, Upload};
+
+/// Slices given to the kernel in one call.
+const SLICES: usize = 32;
+/// Bytes queued before they are written; more are read from the client only when these have gone.
+const QUEUE_BYTES: usize = 256 << 10;
+
+/// A request on its way to an engine. Polled beside the answer: an engine may answer before it has everything.
+pub struct Sending {
+    stream: Rc<Stream>,
+    upload: Rc<RefCell<Upload>>,
+    chunked: bool,
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    /// Whether the last bytes of the request are in the queue.
+    ended: bool,
+}
+
+/// Why a request did not go out whole.
+#[derive(Debug)]
+pub enum SendError {
+    /// The client's body was refused or broke off: the engine must be reset.
+    Body(Failure),
+    /// The engine's connection broke.
+    Engine(io::Error),
+}
+
+impl Sending {
+    pub(super) fn new(stream: Rc<Stream>, head: Bytes, upload: Rc<RefCell<Upload>>) -> Self {
+        let chunked = upload.borrow().length() == Length::Chunked;
+        let queued = head.len();
+        Self { stream, upload, chunked, queue: VecDeque::from([head]), queued, ended: false }
+    }
+
+    /// Ready when the engine's socket has taken the last byte.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        loop {
+            if let Err(failure) = self.fill(cx) {
+                return Poll::Ready(Err(SendError::Body(failure)));
+            }
+            if self.queue.is_empty() {
+                return if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            match self.write(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(SendError::Engine(e))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Queues what the upload has, up to the queue's bound.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        while !self.ended && self.queued < QUEUE_BYTES {
+            match self.upload.borrow_mut().poll_next(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Some(chunk)) => {
+                    let chunk = chunk?;
+                    if self.chunked {
+                        let size = format!("{:x}\r\n", chunk.len());
+                        enqueue(&mut self.queue, &mut self.queued, size.into());
+                        enqueue(&mut self.queue, &mut self.queued, chunk);
+                        enqueue(&mut self.queue, &mut self.queued, Bytes::from_static(b"\r\n"));
+                    } else {
+                        enqueue(&mut self.queue, &mut self.queued, chunk);
+                    }
+                }
+                Poll::Ready(None) => {
+                    if self.chunked {
+                        enqueue(&mut self.queue, &mut self.queued, Bytes::from_static(b"0\r\n\r\n"));
+                    }
+                    self.ended = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = self.queue.len().min(SLICES);
+        for (slice, chunk) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(chunk);
+        }
+        let mut written = std::task::ready!(self.stream.poll_write(cx, &slices[..count]))?;
+        self.queued -= written;
+        while let Some(front) = self.queue.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            self.queue.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn enqueue(queue: &mut VecDeque<Bytes>, queued: &mut usize, bytes: Bytes) {
+    *queued += bytes.len();
+    queue.push_back(bytes);
+}

@@ -1,0 +1,212 @@
+//! One request, from its head to the first byte of its answer. Read [`exchange`] from top to bottom: each step is a
+//! module of its own, and the first one that refuses ends it.
+
+mod engine;
+mod head;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{Request, Response, Version};
+use hyper::body::{Body, Incoming};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::admit::admit;
+use crate::failure::{self, Failure, Reason};
+use crate::gate::head::check_h2;
+use crate::gate::io::Gate;
+use crate::inspect::{self, Scan};
+use crate::ledger::Entry;
+use crate::relay::{Answer, Ending, Relay, Turn, request_timeout};
+use crate::route::filters::{self, Arrived};
+use crate::route::models;
+use crate::route::{Action, Asked, Forward, Host, Table};
+use crate::scan::{JsonScanner, MultipartScanner, Scanner};
+use crate::upload::{Fault, Upload, scan_failure};
+use crate::worker::Worker;
+
+/// The connection that a request came in on.
+pub struct Client {
+    pub worker: Rc<Worker>,
+    pub gate: Gate<TcpStream>,
+    pub peer: SocketAddr,
+    /// The address of the listening socket.
+    pub local: SocketAddr,
+    /// Whether the connection must end with a reset.
+    pub reset: Cell<bool>,
+}
+
+impl Client {
+    /// Tells why reading a body failed, where the gate knows better than "the client left".
+    fn fault(&self) -> Fault {
+        let gate = self.gate.clone();
+        Rc::new(move || gate.fault())
+    }
+}
+
+/// What answers a request: the gateway's own bytes or an engine's.
+enum Served {
+    Own(Bytes),
+    Engine(Relay),
+}
+
+/// Answers one request, whatever happens to it.
+pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<Answer> {
+    client.gate.opened();
+    let turn = {
+        let (client, version) = (client.clone(), request.version());
+        Turn::new(move |ending| {
+            // What ends with its connection must not look whole.
+            client.reset.set(ending == Ending::Cut && version == Version::HTTP_10);
+            client.gate.answered();
+        })
+    };
+    let (parts, body) = request.into_parts();
+    let tables = client.worker.shared.tables.load_full();
+    let mut entry = open(client, &parts, tables.meter());
+    let dialect = inspect::dialect(&parts);
+    let request_id = head::request_id(&parts.headers);
+    entry.request_id = request_id.to_str().unwrap_or_default().into();
+
+    let served = match tables.at(client.local) {
+        None => Err(Failure::new(Reason::NoRoute, "this port is no longer served; it was taken out by a reload")),
+        Some(table) => tokio::select! {
+            biased;
+            served = exchange(client, parts, body, &request_id, &mut entry, table) => served,
+            () = client.worker.ended() => Err(Failure::new(Reason::Draining, "the gateway is shutting down")),
+        },
+    };
+    let mut response = served.unwrap_or_else(|failure| {
+        entry.fail(failure.reason);
+        failure::respond(&failure, dialect).map(Served::Own)
+    });
+    head::describe(&mut response, &request_id);
+    entry.status = response.status().as_u16();
+    response.map(|served| match served {
+        Served::Own(body) => Answer::own(body, entry, turn),
+        Served::Engine(relay) => Answer::engine(relay, entry, turn),
+    })
+}
+
+/// Writes the entry of a request whose head the gate refused: it never became a request.
+pub fn refuse_head(client: &Client, failure: &Failure) {
+    let tables = client.worker.shared.tables.load();
+    let mut entry = client.worker.shared.ledger.open(tables.meter());
+    entry.client = Some(client.peer);
+    entry.fail(failure.reason);
+}
+
+fn open(client: &Client, parts: &Parts, meter: &Arc<crate::ledger::Meter>) -> Entry {
+    let mut entry = client.worker.shared.ledger.open(meter);
+    entry.client = Some(client.peer);
+    entry.protocol = match parts.version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    };
+    entry.method = parts.method.clone();
+    entry.path = parts.uri.path().into();
+    entry
+}
+
+/// The steps of a request.
+async fn exchange(
+    client: &Rc<Client>,
+    mut parts: Parts,
+    body: Incoming,
+    request_id: &http::HeaderValue,
+    entry: &mut Entry,
+    table: &Table,
+) -> Result<Response<Served>, Failure> {
+    if parts.version == Version::HTTP_2 {
+        check_h2(&parts, !body.is_end_stream())?;
+    }
+    let facts = inspect::inspect(&parts)?;
+    let client_host = head::host(&parts);
+    inspect::strip_internal(&mut parts.headers);
+
+    let routes = table.listener(Host::of(&parts))?;
+    entry.set_meter(&routes.listener().meter);
+    if let Some(answer) = models::answer(routes, &parts, facts.dialect) {
+        return answer.map(|response| response.map(Served::Own));
+    }
+
+    let policy = &routes.listener().client;
+    let scanner = scanner(facts.scan, &parts, &body)?;
+    let mut upload = Upload::new(body, scanner, &client.worker.shared.budget, client.fault());
+    upload.set_receive_timeout(policy.receive_timeout);
+    let read = upload.read_until_routable(policy.buffer_limit).await;
+    entry.bytes_in = upload.received();
+    read?;
+    let model = upload.model().map(|model| model.name.clone());
+    entry.model.clone_from(&model);
+    if model.is_none() && facts.inference {
+        return Err(Failure::new(Reason::ModelMissing, "the body has no \"model\"; name the model to be used"));
+    }
+
+    let asked = Asked::new(&parts, model.as_deref());
+    let routed = routes.route(&asked)?;
+    entry.route = Some(routed.matched.rule.clone());
+    let forward = match routed.action {
+        Action::Redirect(redirect) => {
+            let arrived = Arrived { tls: false, port: client.local.port() };
+            let mut response = filters::redirect(redirect, &routed.matched.path, &asked, arrived)?;
+            filters::on_response(response.headers_mut(), &routed.matched.rule, None);
+            return Ok(response.map(Served::Own));
+        }
+        Action::Forward(forward) => forward,
+    };
+    note_forward(entry, &forward);
+    let traffic = &routed.matched.rule.traffic;
+    upload.set_limit(traffic.body_limit)?;
+    admit(forward.pool, traffic)?;
+    if let Some(target) = forward.rewrite {
+        upload.rewrite_model(target);
+    }
+    let head = head::Outgoing::new(client, parts, &client_host, request_id, model.as_deref(), routed.matched, &forward)?;
+
+    let deadline = traffic.request_timeout.map(|limit| Instant::from_std(entry.started()) + limit);
+    let try_endpoints = engine::try_endpoints(client, &head, upload, traffic, &forward, deadline, entry);
+    let mut response = within(deadline, try_endpoints).await?;
+    head::edit_response(&mut response, routed.matched, &forward);
+    Ok(response.map(Served::Engine))
+}
+
+/// The scanner that the head asks for. A body that need not have a model need not be there either.
+fn scanner(scan: Scan, parts: &Parts, body: &Incoming) -> Result<Option<Scanner>, Failure> {
+    Ok(match scan {
+        Scan::None => None,
+        Scan::Json { required: false } | Scan::Multipart { required: false } if body.is_end_stream() => None,
+        Scan::Json { .. } => Some(Scanner::Json(JsonScanner::new())),
+        Scan::Multipart { .. } => match parts.headers.get(CONTENT_TYPE) {
+            None => None,
+            Some(content_type) => {
+                let scanner = MultipartScanner::new(content_type).map_err(scan_failure)?;
+                Some(Scanner::Multipart(Box::new(scanner)))
+            }
+        },
+    })
+}
+
+fn note_forward(entry: &mut Entry, forward: &Forward<'_>) {
+    entry.pool = Some(forward.pool.clone());
+    entry.target_model = forward.rewrite.map(Into::into);
+    entry.set_meter(forward.model.map_or(&forward.pool.meter, |model| &model.meter));
+}
+
+/// Bounds the time to the first byte by the request's timeout; the relay goes on watching it.
+async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(request_timeout())),
+    }
+}

@@ -1,0 +1,177 @@
+//! A worker: one thread with a runtime of its own, its own sockets of each listener, its own engine connections.
+
+mod accept;
+mod connection;
+
+use std::cell::Cell;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{interval, timeout};
+
+use crate::admit::Budget;
+use crate::forward::Connections;
+use crate::ledger::{self, Ledger, RefusedConnection};
+use crate::pick::TwoChoices;
+use crate::route::Tables;
+
+/// How long the last answers may take to leave after the drain's end.
+const FLUSH: Duration = Duration::from_millis(250);
+
+/// What all workers and the control side share.
+#[derive(Clone)]
+pub struct Shared {
+    /// What is routed by now; swapped whole.
+    pub tables: Arc<ArcSwap<Tables>>,
+    pub ledger: Ledger,
+    pub budget: Budget,
+    pub phase: watch::Receiver<Phase>,
+    /// Connections that one worker may hold.
+    pub connections_per_worker: u32,
+}
+
+/// Where the process stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Serving,
+    /// No new connections; what is in flight goes on.
+    Draining,
+    /// Out of time: what is left is cut.
+    Ended,
+}
+
+/// What the control side asks of a worker.
+pub enum Command {
+    Listen(TcpListener),
+    /// Serve what is queued on this address, then stop listening there.
+    Close(SocketAddr),
+}
+
+/// A running worker, as the control side sees it.
+pub struct Handle {
+    pub commands: mpsc::Sender<Command>,
+    pub thread: JoinHandle<io::Result<()>>,
+}
+
+/// Starts a worker.
+///
+/// # Errors
+/// When the thread cannot be made.
+pub fn start(index: usize, shared: Shared) -> io::Result<Handle> {
+    let (commands, inbox) = mpsc::channel(64);
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(LocalSet::new().run_until(Worker::new(shared).run(inbox)));
+        Ok(())
+    })?;
+    Ok(Handle { commands, thread })
+}
+
+/// What the requests of one worker share.
+pub struct Worker {
+    pub shared: Shared,
+    pub engines: Rc<Connections>,
+    pub picker: TwoChoices,
+    connections: Cell<u32>,
+    /// Told when the last connection has gone.
+    idle: Notify,
+}
+
+impl Worker {
+    fn new(shared: Shared) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            engines: Rc::default(),
+            picker: TwoChoices,
+            connections: Cell::new(0),
+            idle: Notify::new(),
+        })
+    }
+
+    async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let mut phase = self.shared.phase.clone();
+        let mut sweep = interval(Duration::from_secs(1));
+        let mut accepting = accept::Accepting::new(self.clone());
+        loop {
+            tokio::select! {
+                Some(command) = commands.recv() => accepting.obey(command),
+                _ = sweep.tick() => self.engines.sweep(),
+                _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
+            }
+        }
+        accepting.drain().await;
+        tokio::select! {
+            () = self.until_idle() => {}
+            () = self.ended() => {
+                let _ = timeout(FLUSH, self.until_idle()).await;
+            }
+        }
+    }
+
+    /// Whether the process still takes new work.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        *self.shared.phase.borrow() == Phase::Serving
+    }
+
+    /// Ready when the drain is out of time.
+    pub async fn ended(&self) {
+        // The sender lives as long as the process; without it the end has come too.
+        let _ = self.shared.phase.clone().wait_for(|phase| *phase == Phase::Ended).await;
+    }
+
+    /// Ready when the drain has begun.
+    async fn draining(&self) {
+        let _ = self.shared.phase.clone().wait_for(|phase| *phase != Phase::Serving).await;
+    }
+
+    async fn until_idle(&self) {
+        while self.connections.get() > 0 {
+            self.idle.notified().await;
+        }
+    }
+
+    /// Serves a connection in a task of its own, unless the worker holds as many as it may.
+    fn serve(self: &Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr, local: SocketAddr) {
+        if self.connections.get() >= self.shared.connections_per_worker {
+            self.shared.ledger.process().connection_refused(RefusedConnection::ProcessFull);
+            return;
+        }
+        let held = Open::new(self.clone());
+        spawn_local(async move {
+            connection::serve(&held.worker, stream, peer, local).await;
+            drop(held);
+        });
+    }
+}
+
+/// Counts one client connection while it lives.
+struct Open {
+    worker: Rc<Worker>,
+    _counted: ledger::Connection,
+}
+
+impl Open {
+    fn new(worker: Rc<Worker>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        let counted = worker.shared.ledger.connection();
+        Self { worker, _counted: counted }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let left = self.worker.connections.get() - 1;
+        self.worker.connections.set(left);
+        if left == 0 {
+            self.worker.idle.notify_one();
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! One client connection: the gate in front, hyper behind it, and an orderly end.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+
+use hyper::service::service_fn;
+use tokio::net::TcpStream;
+
+use super::Worker;
+use crate::failure;
+use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
+use crate::gate::io::{Gate, GateLimits, Protocol};
+use crate::request::{self, Client};
+use crate::snapshot::ClientPolicy;
+
+/// Serves `stream` until either side ends it.
+pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    let limits = limits(worker, local);
+    let Ok(Some((protocol, io, gate))) = Gate::detect(stream, limits).await else { return };
+    let client = Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
+    let service = service_fn(|request| {
+        let client = client.clone();
+        async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
+    });
+    match protocol {
+        Protocol::Http1 => {
+            let mut connection = pin!(hyper_http1_builder().serve_connection(io, service));
+            tokio::select! {
+                _ = connection.as_mut() => {}
+                () = worker.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    _ = connection.await;
+                }
+            }
+        }
+        Protocol::Http2 => {
+            let mut connection = pin!(hyper_http2_builder(LocalExec).serve_connection(io, service));
+            tokio::select! {
+                _ = connection.as_mut() => {}
+                () = worker.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    _ = connection.await;
+                }
+            }
+        }
+    }
+    if client.reset.get() {
+        return gate.reset();
+    }
+    // A head that the gate refused has never reached hyper: its answer is written here.
+    let refused = gate.refusal().map(|(failure, dialect)| {
+        request::refuse_head(&client, &failure);
+        failure::respond_raw(&failure, dialect)
+    });
+    gate.finish(refused.as_deref()).await;
+}
+
+/// The limits that hold before a request names its host: those of the listener that takes requests without one,
+/// or else of the first.
+fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {
+    let tables = worker.shared.tables.load();
+    let policy = tables.at(local).and_then(|table| table.all().last()).map(|routes| &routes.listener().client);
+    let default = ClientPolicy::default();
+    let policy = policy.unwrap_or(&default);
+    GateLimits { head_timeout: policy.head_timeout, idle_timeout: policy.idle_timeout }
+}
