@@ -61,6 +61,11 @@ spec: {{endpoints: [{{ip: {{address: 127.0.0.1, port: {engine}}}}}]}}
         for engine in engines
     )
     return f"""apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: penstock}}
+spec: {{controllerName: gateway.envoyproxy.io/gatewayclass-controller}}
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: gw}}
 spec:
