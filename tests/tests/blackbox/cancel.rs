@@ -86,7 +86,7 @@ async fn a_client_that_leaves_inside_its_body_frees_its_engine() {
     client.send(chunked_head(CHAT)).await;
     let long = format!(r#"{{"model":"qwen","messages":"{}"#, "x".repeat(1 << 20));
     client.send(penstock_tests::client::chunk(long)).await;
-    engine.log().until("the start of the body", |s| s.requests.first()?.first_body_at).await;
+    engine.body_began(0).await;
     let since = Instant::now();
     drop(client);
     engine_is_left(&engine, 0, since, Leaving::Closes).await;
@@ -108,8 +108,7 @@ async fn a_thousand_cancels_leave_nothing_behind() {
         engine.post(round * 100 + 99).await;
         drop(clients);
         let all_left = |s: &penstock_tests::engine::State| {
-            (s.connections.len() >= (round + 1) * 100 && s.connections.iter().all(|c| c.left.is_some()))
-                .then_some(())
+            (s.posts().filter(|seen| s.left(seen).is_some()).count() == (round + 1) * 100).then_some(())
         };
         engine.log().until("all engine connections to be left", all_left).await;
     }
