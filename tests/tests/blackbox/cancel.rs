@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use penstock_tests::client::{CHAT, Client, chat, chat_stream, chunked_head, post};
 use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use tokio::io::AsyncWriteExt;
 
@@ -112,8 +113,7 @@ async fn a_thousand_cancels_leave_nothing_behind() {
         };
         engine.log().until("all engine connections to be left", all_left).await;
     }
-    penstock_tests::eventually("the sockets to be closed", async || {
-        (gateway.open_files() <= before + 2).then_some(())
-    })
-    .await;
+    // A few kept connections and probes may come and go; a leak would be hundreds.
+    eventually("the sockets to be closed", async || (gateway.open_files() <= before + 10).then_some(()))
+        .await;
 }
