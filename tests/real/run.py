@@ -61,6 +61,11 @@ spec: {{endpoints: [{{ip: {{address: 127.0.0.1, port: {engine}}}}}]}}
         for engine in engines
     )
     return f"""apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: penstock}}
+spec: {{controllerName: gateway.envoyproxy.io/gatewayclass-controller}}
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: gw}}
 spec:
@@ -146,23 +151,32 @@ async def streamed(client, **more):
 
 
 class RealEngines(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        # unittest turns it on, and then every slow step of the event loop is told.
+        asyncio.get_running_loop().set_debug(False)
+
+    def client(self, port=None):
+        client = STAGE.client(port)
+        self.addAsyncCleanup(client.close)
+        return client
+
     async def test_answers_are_those_of_the_engine(self):
-        direct = await STAGE.client(STAGE.engines[0]).chat.completions.create(**GREEDY)
-        through = await STAGE.client().chat.completions.create(**GREEDY)
+        direct = await self.client(STAGE.engines[0]).chat.completions.create(**GREEDY)
+        through = await self.client().chat.completions.create(**GREEDY)
         self.assertEqual(through.choices[0].message.content, direct.choices[0].message.content)
-        text, usage = await streamed(STAGE.client())
+        text, usage = await streamed(self.client())
         self.assertEqual(text, direct.choices[0].message.content)
         self.assertEqual(usage.completion_tokens, direct.usage.completion_tokens)
 
     async def test_64_streams_at_a_time(self):
-        expected, _ = await streamed(STAGE.client(STAGE.engines[0]))
-        client = STAGE.client()
+        expected, _ = await streamed(self.client(STAGE.engines[0]))
+        client = self.client()
         answers = await asyncio.gather(*(streamed(client) for _ in range(64)))
         self.assertEqual({text for text, _ in answers}, {expected})
 
     async def test_300_streams_without_an_error(self):
         # llama.cpp closes after each stream while it advertises keep-alive: naive pools lose 3 % here.
-        client, gate = STAGE.client(), asyncio.Semaphore(8)
+        client, gate = self.client(), asyncio.Semaphore(8)
 
         async def one(at):
             async with gate:
@@ -177,7 +191,7 @@ class RealEngines(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_client_that_leaves_frees_its_slot(self):
         endless = {**GREEDY, "max_tokens": 4000, "stream": True, "extra_body": {"ignore_eos": True}}
-        stream = await STAGE.client().chat.completions.create(**endless)
+        stream = await self.client().chat.completions.create(**endless)
         await anext(aiter(stream))
         self.assertEqual(STAGE.slots_at_work(), 1)
         await stream.close()
@@ -185,16 +199,16 @@ class RealEngines(unittest.IsolatedAsyncioTestCase):
 
     async def test_both_replicas_are_used(self):
         before = [self.tokens(engine) for engine in STAGE.engines]
-        client = STAGE.client()
+        client = self.client()
         await asyncio.gather(*(streamed(client) for _ in range(40)))
         for engine, tokens in zip(STAGE.engines, before):
             self.assertGreater(self.tokens(engine), tokens)
 
     async def test_errors_are_those_that_the_client_library_knows(self):
         with self.assertRaises(openai.NotFoundError) as caught:
-            await STAGE.client().chat.completions.create(model="gpt-9", messages=QUESTION)
+            await self.client().chat.completions.create(model="gpt-9", messages=QUESTION)
         self.assertEqual(caught.exception.code, "model_not_found")
-        models = [model.id async for model in STAGE.client().models.list()]
+        models = [model.id async for model in self.client().models.list()]
         self.assertEqual(models, [MODEL])
 
     def test_promtool_accepts_the_metrics(self):

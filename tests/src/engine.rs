@@ -13,7 +13,7 @@ mod strict;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -164,10 +164,10 @@ impl Engine {
         &self.inner.log
     }
 
-    /// The requests with a body that came so far, whole or not. (GETs may be Penstock's own questions.)
+    /// The POSTs that came so far, whole or not.
     #[must_use]
     pub fn posts(&self) -> Vec<Seen> {
-        self.log().read(|state| state.requests.iter().filter(|s| s.method() == "POST").cloned().collect())
+        self.log().read(|state| state.posts().cloned().collect())
     }
 
     /// Waits for the POST number `index`, counted from 0, to be whole.
@@ -176,21 +176,25 @@ impl Engine {
     /// When it does not come in time.
     pub async fn post(&self, index: usize) -> Seen {
         let what = format!("whole POST {index} at engine {}", self.name);
-        self.log()
-            .until(&what, |state| {
-                let mut posts = state.requests.iter().filter(|s| s.method() == "POST");
-                posts.nth(index).filter(|s| s.is_complete()).cloned()
-            })
-            .await
+        self.log().until(&what, |state| state.posts().nth(index).filter(|s| s.is_complete()).cloned()).await
     }
 
-    /// Waits until a connection is left by the other side.
+    /// Waits until the other side leaves the connection of the POST number `index`, counted from 0.
     ///
     /// # Panics
     /// When it is not left in time.
-    pub async fn left(&self, connection: usize) -> (Left, std::time::Instant) {
-        let what = format!("the end of connection {connection} at engine {}", self.name);
-        self.log().until(&what, |state| state.connections.get(connection)?.left).await
+    pub async fn left(&self, index: usize) -> (Left, Instant) {
+        let what = format!("the end of the connection of POST {index} at engine {}", self.name);
+        self.log().until(&what, |state| state.left(state.posts().nth(index)?)).await
+    }
+
+    /// Waits for the first byte of the body of the POST number `index`, counted from 0.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    pub async fn body_began(&self, index: usize) {
+        let what = format!("the first bytes of POST {index} at engine {}", self.name);
+        self.log().until(&what, |state| state.posts().nth(index)?.first_body_at).await;
     }
 
     /// Allows heads that a strict engine refuses.

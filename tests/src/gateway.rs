@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::client::{Answer, get};
+use crate::client::{Answer, ask};
 use crate::{DEADLINE, eventually, within};
 
 /// Killed when dropped.
@@ -95,7 +95,8 @@ impl Gateway {
 
     /// A GET on the admin port.
     pub async fn admin(&self, path: &str) -> Answer {
-        get(self.admin, path).await
+        // A Host that is not the loopback's would be refused: a web page could have sent it by DNS rebinding.
+        ask(self.admin, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
     }
 
     /// The value of a metric, summed over its series that hold each of the label texts; 0 where there is none.
@@ -182,7 +183,7 @@ impl Drop for Gateway {
         _ = self.child.kill();
         _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- penstock said:\n{}\n--- its access log:\n{}", self.said(), self.stdout.text());
+            eprintln!("--- penstock said:\n{}\n--- its access log:\n{}", self.said(), self.stdout.last(5));
         } else {
             let panics = self.said().contains("panicked at");
             assert!(!panics, "penstock panicked:\n{}", self.said());
@@ -289,5 +290,10 @@ impl Lines {
 
     fn text(&self) -> String {
         self.0.borrow().lines.join("\n")
+    }
+
+    fn last(&self, count: usize) -> String {
+        let lines = &self.0.borrow().lines;
+        lines[lines.len().saturating_sub(count)..].join("\n")
     }
 }

@@ -49,7 +49,10 @@ impl H2 {
     pub async fn connect(address: SocketAddr) -> Self {
         within("an HTTP/2 connection", async {
             let stream = TcpStream::connect(address).await.expect("connecting");
-            let (requests, connection) = h2::client::handshake(stream).await.expect("the HTTP/2 handshake");
+            // The library's guard against small DATA frames would end connections with many streams of events.
+            let mut builder = h2::client::Builder::new();
+            let handshake = builder.data_frame_budget(1 << 20).handshake(stream);
+            let (requests, connection) = handshake.await.expect("the HTTP/2 handshake");
             Self { requests, connection: tokio::spawn(connection) }
         })
         .await

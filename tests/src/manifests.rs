@@ -28,10 +28,15 @@ pub fn ack() -> String {
     text.replace(spec, &address).replace("port: 8080", "port: $PORT")
 }
 
-/// One Gateway with one listener `web` on the loopback.
+/// A GatewayClass, and one Gateway with one listener `web` on the loopback.
 #[must_use]
 pub fn gateway() -> String {
     "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: penstock}
+spec: {controllerName: gateway.envoyproxy.io/gatewayclass-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: gw}
 spec:

@@ -33,6 +33,12 @@ impl Seen {
         self.head.word(1)
     }
 
+    /// A question about the engine itself.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.method() == "GET" && matches!(self.path(), "/v1/models" | "/health" | "/metrics")
+    }
+
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete_at.is_some()
@@ -59,6 +65,19 @@ pub struct State {
     pub violations: Vec<String>,
     /// Events of streamed answers that were written.
     pub events_sent: usize,
+}
+
+impl State {
+    /// The requests with a body. (GETs may be Penstock's own questions.)
+    pub fn posts(&self) -> impl Iterator<Item = &Seen> {
+        self.requests.iter().filter(|seen| seen.method() == "POST")
+    }
+
+    /// How the connection of a POST was left.
+    #[must_use]
+    pub fn left(&self, seen: &Seen) -> Option<(Left, Instant)> {
+        self.connections.get(seen.connection)?.left
+    }
 }
 
 /// Written by an engine's connections, awaited by tests.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use penstock_tests::client::{CHAT, Client, chat, chat_stream, chunked_head, post};
 use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use tokio::io::AsyncWriteExt;
 
@@ -86,7 +87,7 @@ async fn a_client_that_leaves_inside_its_body_frees_its_engine() {
     client.send(chunked_head(CHAT)).await;
     let long = format!(r#"{{"model":"qwen","messages":"{}"#, "x".repeat(1 << 20));
     client.send(penstock_tests::client::chunk(long)).await;
-    engine.log().until("the start of the body", |s| s.requests.first()?.first_body_at).await;
+    engine.body_began(0).await;
     let since = Instant::now();
     drop(client);
     engine_is_left(&engine, 0, since, Leaving::Closes).await;
@@ -108,13 +109,11 @@ async fn a_thousand_cancels_leave_nothing_behind() {
         engine.post(round * 100 + 99).await;
         drop(clients);
         let all_left = |s: &penstock_tests::engine::State| {
-            (s.connections.len() >= (round + 1) * 100 && s.connections.iter().all(|c| c.left.is_some()))
-                .then_some(())
+            (s.posts().filter(|seen| s.left(seen).is_some()).count() == (round + 1) * 100).then_some(())
         };
         engine.log().until("all engine connections to be left", all_left).await;
     }
-    penstock_tests::eventually("the sockets to be closed", async || {
-        (gateway.open_files() <= before + 2).then_some(())
-    })
-    .await;
+    // A few kept connections and probes may come and go; a leak would be hundreds.
+    eventually("the sockets to be closed", async || (gateway.open_files() <= before + 10).then_some(()))
+        .await;
 }

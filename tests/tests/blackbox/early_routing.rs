@@ -32,7 +32,7 @@ async fn an_engine_sees_the_first_bytes_of_a_long_body_before_the_client_has_sen
     let mut client = Client::connect(gateway.address).await;
     client.send(head(body.len())).await;
     client.send(&body[..MIB]).await;
-    engine.log().until("the first bytes of the body", |s| s.requests.first()?.first_body_at).await;
+    engine.body_began(0).await;
     assert!(!engine.posts()[0].is_complete());
     client.send(&body[MIB..]).await;
     let sent = Instant::now();
@@ -107,9 +107,9 @@ async fn late_surprise(end: &str, reason: &str) {
         let answer = client.answer().await;
         assert_eq!(answer.verdict(), (400, Some(reason)), "{end:?}, chunked {chunked}");
     }
-    for (connection, seen) in engine.posts().iter().enumerate() {
+    for (at, seen) in engine.posts().iter().enumerate() {
         assert!(seen.first_body_at.is_some() && !seen.is_complete(), "{end:?}");
-        assert_eq!(engine.left(connection).await.0, Left::Reset, "{end:?}");
+        assert_eq!(engine.left(at).await.0, Left::Reset, "{end:?}");
     }
     assert_eq!(engine.posts().len(), 2, "{end:?}: each was routed early");
 }
@@ -143,7 +143,7 @@ async fn a_chunked_body_ends_at_the_engine_only_when_it_was_clean() {
     let mut client = Client::connect(gateway.address).await;
     client.send(chunked_head(CHAT)).await;
     client.send(chunk(&body)).await;
-    engine.log().until("the first bytes of the body", |s| s.requests.first()?.first_body_at).await;
+    engine.body_began(0).await;
     sleep(Duration::from_millis(200)).await;
     assert!(!engine.posts()[0].is_complete(), "the client has not said that this is all");
     client.send("0\r\n\r\n").await;

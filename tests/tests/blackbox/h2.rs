@@ -70,7 +70,7 @@ async fn a_long_body_flows_early_over_http_2_too() {
     let body = format!(r#"{{"model":"qwen","messages":"{}"}}"#, "x".repeat(1 << 20));
     // The connection's task sends as the gateway's windows allow.
     send.send_data(Bytes::from(body[..body.len() - 1].to_owned()), false).expect("sending");
-    engine.log().until("the start of the body", |s| s.requests.first()?.first_body_at).await;
+    engine.body_began(0).await;
     assert!(!engine.posts()[0].is_complete());
     send.send_data(Bytes::from_static(b"}"), true).expect("sending");
     assert_eq!(whole(response).await.expect("an answer").status(), 200);
@@ -151,7 +151,7 @@ async fn a_reset_stream_frees_its_engine_and_leaves_the_others() {
     let (mut send, mut kept) = open.pop().expect("two");
     let (mut cancelled, _) = open.pop().expect("one");
     cancelled.send_reset(Reason::CANCEL);
-    let left = |state: &State| state.connections.iter().position(|c| c.left.is_some());
+    let left = |state: &State| state.posts().find_map(|seen| state.left(seen));
     engine.log().until("one engine connection to be left", left).await;
     engine.steps(20);
     while more(&mut kept).await.expect("the other stream lives").is_some() {}

@@ -19,7 +19,8 @@ async fn the_models_of_all_pools_are_listed_together() {
     let manifests = qwen(&[&engine])
         + &pool("other")
         + &model("deepseek-r1", "other", &[])
-        + &model("org/name:tag", "other", &[]);
+        + &model("org/name:tag", "other", &[])
+        + &engines("other", &[&engine]);
     let gateway = Gateway::start(manifests).await;
     let answer = get(gateway.address, "/v1/models").await;
     let list = answer.json();

@@ -36,8 +36,8 @@ async fn the_access_log_tells_the_story_of_a_request() {
     assert!(ttft.is_some_and(|t| t > 0.0) && ttft <= duration, "{entry}");
     // Six events with content, and [DONE].
     assert!(entry["events"].as_u64().is_some_and(|n| (6..=7).contains(&n)), "{entry}");
-    assert_eq!(entry["usage"]["completion_tokens"], 3, "{entry}");
-    assert_eq!(entry["usage"]["prompt_tokens"], 7, "{entry}");
+    assert_eq!(entry["usage"]["output_tokens"], 3, "{entry}");
+    assert_eq!(entry["usage"]["input_tokens"], 7, "{entry}");
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn usage_is_read_from_whole_answers_too() {
     let (_engine, gateway) = one_engine().await;
     ask(gateway.address, post(CHAT, chat("qwen"))).await;
     let entry = gateway.logged("the request", |entry| entry["status"] == 200).await;
-    assert_eq!(entry["usage"]["completion_tokens"], 3, "{entry}");
+    assert_eq!(entry["usage"]["output_tokens"], 3, "{entry}");
     assert_eq!(entry["streaming"], false, "{entry}");
 }
 

@@ -42,7 +42,7 @@ async fn a_rewrite_changes_the_bytes_of_the_model_alone() {
 async fn without_a_rewrite_every_byte_is_kept() {
     let (engine, gateway) = one_engine().await;
     let bodies = [
-        "{ \"model\"\t:\n\"qwen\", \"x\": [1e400, -0.0, \"\\ud83d\\ude00\", {\"\": null}] }\n".to_owned(),
+        "{ \"model\"\t:\n\"qwen\", \"x\": [1e300, -0.0, \"\\ud83d\\ude00\", {\"\": null}] }\n".to_owned(),
         r#"{"m\u006Fdel":"qw\u0065n","stop":["\u0000"]}"#.to_owned(),
         format!(r#"{{"messages":"{}","model":"qwen"}}"#, "é漢🦀 ".repeat(2000)),
     ];

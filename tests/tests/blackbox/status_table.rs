@@ -38,8 +38,12 @@ async fn r404_where_nothing_routes() {
 async fn r413_where_a_body_is_over_its_limit() {
     let (engine, gateway) = one_engine_with(&traffic_policy("requestBuffer: {limit: 256Ki}")).await;
     let head = format!("POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n");
-    let told = ask(gateway.address, head).await;
-    assert_eq!(told.verdict(), (413, Some("body_too_large")), "before a byte of the body was sent");
+    let told = ask(gateway.address, head + r#"{"model":"qwen","#).await;
+    assert_eq!(
+        told.verdict(),
+        (413, Some("body_too_large")),
+        "as soon as the route and so the limit is known"
+    );
     assert!(engine.posts().is_empty());
 
     let mut client = Client::connect(gateway.address).await;
@@ -51,9 +55,9 @@ async fn r413_where_a_body_is_over_its_limit() {
         }
     }
     assert_eq!(client.answer().await.verdict(), (413, Some("body_too_large")));
-    for (connection, seen) in engine.posts().iter().enumerate() {
+    for (at, seen) in engine.posts().iter().enumerate() {
         assert!(!seen.is_complete());
-        assert_eq!(engine.left(connection).await.0, Left::Reset);
+        assert_eq!(engine.left(at).await.0, Left::Reset);
     }
 }
 
@@ -62,7 +66,8 @@ async fn r413_by_default_above_64_mib() {
     let (engine, gateway) = one_engine().await;
     let over = (64 << 20) + 1;
     let head = format!("POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {over}\r\n\r\n");
-    assert_eq!(ask(gateway.address, head).await.verdict(), (413, Some("body_too_large")));
+    let told = ask(gateway.address, head + r#"{"model":"qwen","#).await;
+    assert_eq!(told.verdict(), (413, Some("body_too_large")));
     assert!(engine.posts().is_empty());
 }
 
@@ -166,8 +171,8 @@ async fn r504_where_an_engine_is_slow() {
     assert_eq!(whole.verdict(), (504, Some("request_timeout")));
     let attempt = ask(gateway.address, post(CHAT, chat("attempt"))).await;
     assert_eq!(attempt.verdict(), (504, Some("engine_slow")));
-    for connection in 0..engine.posts().len() {
-        engine.left(connection).await;
+    for at in 0..engine.posts().len() {
+        engine.left(at).await;
     }
 }
 

@@ -33,17 +33,18 @@ async fn engines_are_asked_what_they_serve() {
 async fn the_manifests_that_say_the_same_are_printed() {
     let engine = serving("a", "qwen").await;
     let gateway = Gateway::start_without_manifests(&[engine.address]).await;
-    let printed = || gateway.access_log().join("\n") + "\n" + &gateway.said();
-    let text = eventually("the manifests", async || {
-        let text = printed();
-        (text.contains("kind: InferencePool") && text.contains("kind: Backend")).then_some(text)
-    })
-    .await;
-    let start = text.find("apiVersion:").expect("manifests");
-    let yaml: String = text[start..]
+    gateway.says("modelName:").await;
+    let text = gateway.said();
+    // Behind a comment line, up to the first line of the log.
+    let yaml: Vec<&str> = text
         .lines()
-        .take_while(|line| !line.starts_with("penstock "))
-        .fold(String::new(), |yaml, line| yaml + line + "\n");
+        .skip_while(|line| !line.starts_with("apiVersion:"))
+        .take_while(|line| {
+            !line.starts_with(|c: char| c.is_ascii_digit()) && !line.starts_with("penstock ready")
+        })
+        .collect();
+    let yaml = yaml.join("\n");
+    assert!(yaml.contains("kind: InferencePool") && yaml.contains("kind: Backend"), "{yaml}");
     let check = command(&["check", "-f", "-"], &yaml).await;
     assert!(check.status.success(), "{yaml}\n{}", String::from_utf8_lossy(&check.stderr));
 }
