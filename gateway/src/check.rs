@@ -4,6 +4,10 @@ use std::fmt::Write;
 
 use crate::config::{Condition, ObjectStatus, Report, Severity};
 
+/// What manifests lack that are right in every part and yet open no port.
+pub const NOTHING_TO_SERVE: &str = "no listener can be served: the manifests need a Gateway with an HTTP listener, \
+     and its GatewayClass with the controllerName penstock.dev/gateway-controller (or Envoy Gateway's)";
+
 /// Plain text in the order of the sources; ends with one line that sums up.
 #[must_use]
 pub fn render(report: &Report) -> String {

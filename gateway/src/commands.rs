@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::check;
 use crate::cli;
 use crate::config::{self, Config, Report};
 use crate::discovery::{Names, Registry};
@@ -22,9 +23,13 @@ const BODY_LIMIT: u64 = 64 << 20;
 /// # Errors
 /// When the manifests cannot be read at all.
 pub fn check(manifests: &cli::Manifests) -> anyhow::Result<(String, ExitCode)> {
-    let (_, report) = build(manifests)?;
-    let code = if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    Ok((crate::check::render(&report), code))
+    let (snapshot, report) = build(manifests)?;
+    let mut text = check::render(&report);
+    if snapshot.listeners.is_empty() {
+        text = text + check::NOTHING_TO_SERVE + "\n";
+    }
+    let served = report.ok() && !snapshot.listeners.is_empty();
+    Ok((text, if served { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
 /// The report of `penstock explain`.
@@ -33,7 +38,7 @@ pub fn check(manifests: &cli::Manifests) -> anyhow::Result<(String, ExitCode)> {
 /// When the manifests or the request cannot be read.
 pub fn explain(options: &cli::Explain) -> anyhow::Result<(String, ExitCode)> {
     let (snapshot, report) = build(&options.manifests)?;
-    anyhow::ensure!(!report.is_fatal(), "{}", crate::check::problems(&report).trim_end());
+    anyhow::ensure!(!report.is_fatal(), "{}", check::problems(&report).trim_end());
     let mut request = Described::new(&options.method, &options.path, Some(&options.host), &options.headers)
         .map_err(anyhow::Error::msg)?;
     request.port = options.port;

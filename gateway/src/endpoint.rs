@@ -3,6 +3,7 @@
 //! An endpoint outlives snapshots: the control side keeps one per address, so that counters and connections
 //! survive a reload, and two pools that name the same address see the same load.
 
+mod clock;
 mod health;
 mod served;
 
@@ -15,6 +16,9 @@ use std::time::Duration;
 
 pub use health::Health;
 pub use served::Served;
+
+/// How long the last observed time to first byte speaks for an idle engine.
+const TTFT_TRUSTED_MS: u64 = 5_000;
 
 /// Where an engine listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +48,8 @@ pub struct Endpoint {
     reservations: AtomicU32,
     /// Decayed time to first byte in µs; 0 until the first answer.
     ttft_us: AtomicU64,
+    /// When it was last observed, in ms of [`clock::now_ms`].
+    observed_ms: AtomicU64,
     pub health: Health,
     pub served: Served,
 }
@@ -58,6 +64,7 @@ impl Endpoint {
             leases: AtomicU32::new(0),
             reservations: AtomicU32::new(0),
             ttft_us: AtomicU64::new(0),
+            observed_ms: AtomicU64::new(0),
             health: Health::default(),
             served: Served::default(),
         }
@@ -75,13 +82,13 @@ impl Endpoint {
         self.reservations.load(Relaxed)
     }
 
-    /// Decayed time to first byte; `None` until the engine has answered once.
+    /// Decayed time to first byte; `None` until the engine has answered once, and again when that is too long ago
+    /// to speak for an idle engine: one slow start must not keep it from ever being asked again.
     #[must_use]
     pub fn ttft(&self) -> Option<Duration> {
-        match self.ttft_us.load(Relaxed) {
-            0 => None,
-            us => Some(Duration::from_micros(us)),
-        }
+        let us = self.ttft_us.load(Relaxed);
+        let stale = || clock::now_ms().saturating_sub(self.observed_ms.load(Relaxed)) > TTFT_TRUSTED_MS;
+        if us == 0 || (self.leases() == 0 && stale()) { None } else { Some(Duration::from_micros(us)) }
     }
 
     /// Takes one answer's time to first byte into the decayed figure (weight 1/8, as RFC 6298 does for SRTT).
@@ -93,6 +100,7 @@ impl Endpoint {
             old => (old - old / 8 + sample / 8).max(1),
         };
         self.ttft_us.store(decayed, Relaxed);
+        self.observed_ms.store(clock::now_ms(), Relaxed);
     }
 
     /// Promises a request to this endpoint: counted at once, so that a burst sees itself.

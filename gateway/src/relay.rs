@@ -7,12 +7,13 @@ mod patience;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use penstock_common::framing::{Framing, MAX_TRAILER_FIELDS, Piece};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use self::patience::Patience;
 use self::tap::Tap;
@@ -29,7 +30,17 @@ pub struct Answer {
     source: Source,
     entry: Entry,
     turn: Turn,
+    parting: Option<Parting>,
 }
+
+/// A failure that waits for the bytes before it: hyper drops what it has not yet written when a body fails.
+struct Parting {
+    failure: Failure,
+    until: Pin<Box<Sleep>>,
+}
+
+/// What a connection that takes bytes at all needs to take the last ones.
+const PARTING: Duration = Duration::from_millis(20);
 
 /// Tells the client's connection, when dropped, that this response is over.
 pub struct Turn {
@@ -69,13 +80,13 @@ impl Answer {
     /// An answer of the gateway itself.
     #[must_use]
     pub fn own(body: Bytes, entry: Entry, turn: Turn) -> Self {
-        Self { source: Source::Own(body), entry, turn }
+        Self { source: Source::Own(body), entry, turn, parting: None }
     }
 
     /// An engine's answer.
     #[must_use]
     pub fn engine(relay: Box<Relay>, entry: Entry, turn: Turn) -> Self {
-        Self { source: Source::Engine(relay), entry, turn }
+        Self { source: Source::Engine(relay), entry, turn, parting: None }
     }
 }
 
@@ -88,6 +99,10 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = &mut *self;
+        if let Some(parting) = &mut this.parting {
+            ready!(parting.until.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(parting.failure.clone())));
+        }
         let frame = match &mut this.source {
             Source::Own(body) if body.is_empty() => None,
             Source::Own(body) => Some(Ok(Frame::data(std::mem::take(body)))),
@@ -98,6 +113,9 @@ impl Body for Answer {
             Some(Err(failure)) => {
                 this.entry.fail(failure.reason);
                 this.turn.ending = Ending::Cut;
+                let until = Box::pin(sleep(PARTING));
+                this.parting = Some(Parting { failure: failure.clone(), until });
+                return self.poll_frame(cx);
             }
             None => this.entry.finish(),
         }

@@ -103,6 +103,7 @@ pub fn refuse_head(client: &Client, failure: &Failure) {
     let tables = client.worker.shared.tables.load();
     let mut entry = client.worker.shared.ledger.open(tables.meter());
     entry.client = Some(client.peer);
+    entry.protocol = "HTTP/1.1";
     entry.fail(failure.reason);
 }
 
@@ -114,7 +115,7 @@ fn open(client: &Client, parts: &Parts, meter: &Arc<crate::ledger::Meter>) -> En
         Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     };
-    entry.method = parts.method.clone();
+    entry.method = Some(parts.method.clone());
     entry.path = parts.uri.path().into();
     entry
 }
@@ -145,6 +146,7 @@ async fn exchange(
     let scanner = scanner(facts.scan, &parts, &body)?;
     let mut upload = Upload::new(body, scanner, &client.worker.shared.budget, client.clone());
     upload.set_receive_timeout(policy.receive_timeout);
+    upload.set_limit(routes.body_limit())?;
     let read = upload.read_until_routable(policy.buffer_limit).await;
     entry.bytes_in = upload.received();
     read?;

@@ -23,7 +23,7 @@ use http::{HeaderMap, Method};
 
 use crate::failure::{Failure, Reason};
 use crate::inspect::MODEL_HEADER;
-use crate::snapshot::{Destination, Listener, Match, Model, Pool, Redirect, ValueMatch};
+use crate::snapshot::{Destination, Listener, Match, Model, Pool, Redirect, Traffic, ValueMatch};
 
 pub use host::Host;
 pub(crate) use matches::mismatch;
@@ -94,6 +94,7 @@ pub struct Routes {
     by_model: HashMap<Box<str>, Vec<usize>>,
     /// Positions of the others, ascending.
     others: Vec<usize>,
+    body_limit: u64,
 }
 
 /// Where a request goes.
@@ -131,12 +132,20 @@ impl Routes {
                 None => others.push(position),
             }
         }
-        Self { listener, by_model, others }
+        let limits = listener.matches.iter().map(|entry| entry.rule.traffic.body_limit);
+        let body_limit = limits.max().unwrap_or_else(|| Traffic::default().body_limit);
+        Self { listener, by_model, others, body_limit }
     }
 
     #[must_use]
     pub fn listener(&self) -> &Arc<Listener> {
         &self.listener
+    }
+
+    /// Bytes of the largest body that any rule takes: what holds before the rule is known.
+    #[must_use]
+    pub fn body_limit(&self) -> u64 {
+        self.body_limit
     }
 
     /// The match that takes the request, and the destination drawn for it.

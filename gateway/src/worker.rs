@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use crate::admit::Budget;
 use crate::forward::Connections;
@@ -130,6 +130,12 @@ impl Worker {
     /// Ready when the drain has begun.
     async fn draining(&self) {
         let _ = self.shared.phase.clone().wait_for(|phase| *phase != Phase::Serving).await;
+    }
+
+    /// Ready when the drain has lasted for `time`.
+    async fn drained_for(&self, time: Duration) {
+        self.draining().await;
+        sleep(time).await;
     }
 
     async fn until_idle(&self) {

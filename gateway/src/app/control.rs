@@ -153,6 +153,9 @@ impl Control {
         let generation = self.generation + 1;
         let (snapshot, report) =
             config::build(&config, &self.names, &mut self.registry, &mut meter, generation);
+        if snapshot.listeners.is_empty() {
+            anyhow::bail!("{}{}", check::problems(&report), check::NOTHING_TO_SERVE);
+        }
         let prepared = ports.prepare(&snapshot)?;
         log_report(&report);
         let tables = Tables::new(&snapshot, self.meters.meter("", ""));

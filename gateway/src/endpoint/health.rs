@@ -1,9 +1,10 @@
 //! An endpoint that fails in a row is left alone for a while (ejected), then tried with one request at a time
 //! until it answers (restored).
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::clock::now_ms;
 
 /// Failures in a row that eject.
 const FAILURES_TO_EJECT: u32 = 3;
@@ -69,12 +70,6 @@ impl Health {
         self.ejections.fetch_add(1, Relaxed);
         Some(ejection)
     }
-}
-
-fn now_ms() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // 1 at least: 0 means "not ejected".
-    START.elapsed().as_millis() as u64 + 1
 }
 
 #[cfg(test)]

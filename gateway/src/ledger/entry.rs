@@ -24,7 +24,8 @@ pub struct Record {
     pub client: Option<SocketAddr>,
     /// `HTTP/1.1` and the like.
     pub protocol: &'static str,
-    pub method: Method,
+    /// `None`: the head was refused before it was read.
+    pub method: Option<Method>,
     /// Without the query: it may hold secrets.
     pub path: Box<str>,
     /// As the client named it.
@@ -167,7 +168,7 @@ impl Record {
             request_id: Box::default(),
             client: None,
             protocol: "",
-            method: Method::GET,
+            method: None,
             path: Box::default(),
             model: None,
             target_model: None,

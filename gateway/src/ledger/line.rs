@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use http::Method;
 use serde::{Serialize, Serializer};
 
 use super::entry::{Record, Usage};
@@ -24,7 +25,7 @@ struct Line<'a> {
     request_id: &'a str,
     client: Option<Shown<std::net::SocketAddr>>,
     protocol: &'static str,
-    method: &'a str,
+    method: Option<&'a str>,
     path: &'a str,
     model: Option<&'a str>,
     target_model: Option<&'a str>,
@@ -60,7 +61,7 @@ impl<'a> Line<'a> {
             request_id: &record.request_id,
             client: record.client.map(Shown),
             protocol: record.protocol,
-            method: record.method.as_str(),
+            method: record.method.as_ref().map(Method::as_str),
             path: &record.path,
             model: record.model.as_deref(),
             target_model: record.target_model.as_deref(),

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
@@ -16,10 +17,18 @@ use crate::gate::io::{Gate, GateLimits, Protocol};
 use crate::request::{self, Client};
 use crate::snapshot::ClientPolicy;
 
+/// A connection that was accepted before the drain may still send its first request for so long.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
 /// Serves `stream` until either side ends it.
 pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
     let limits = limits(worker, local);
-    let Ok(Some((protocol, io, gate))) = Gate::detect(stream, limits).await else { return };
+    let detected = tokio::select! {
+        biased;
+        detected = Gate::detect(stream, limits) => detected,
+        () = worker.drained_for(LAST_CALL) => return,
+    };
+    let Ok(Some((protocol, io, gate))) = detected else { return };
     let client =
         Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
     let service = service_fn(|request| {
@@ -30,6 +39,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         Protocol::Http1 => {
             let mut connection = pin!(hyper_http1_builder().serve_connection(io, service));
             tokio::select! {
+                // First: a request that has arrived is taken in before the connection is told to end.
+                biased;
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
                     connection.as_mut().graceful_shutdown();
@@ -40,6 +51,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         Protocol::Http2 => {
             let mut connection = pin!(hyper_http2_builder(LocalExec).serve_connection(io, service));
             tokio::select! {
+                // First: a request that has arrived is taken in before the connection is told to end.
+                biased;
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
                     connection.as_mut().graceful_shutdown();
