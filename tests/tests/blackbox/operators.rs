@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use penstock_tests::client::{CHAT, ask, chat, chat_stream, post, post_with};
 use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use penstock_tests::manifests::{engines, gateway, model, pool};
 
@@ -136,5 +137,10 @@ async fn health_readiness_and_the_snapshot_are_on_the_admin_port() {
     for part in [engine.address.to_string(), "qwen".to_owned(), "generation".to_owned()] {
         assert!(snapshot.contains(&part), "no {part} in {snapshot}");
     }
-    assert!(snapshot.contains("\"leases\":1"), "the live load: {snapshot}");
+    // The engine has the request a moment before the gateway knows that it has.
+    eventually("the live load", async || {
+        let snapshot = gateway.admin("/snapshot").await.json().to_string();
+        snapshot.contains("\"leases\":1").then_some(())
+    })
+    .await;
 }
