@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,10 +50,13 @@ pub enum Phase {
 
 /// What the control side asks of a worker.
 pub enum Command {
-    Listen(TcpListener),
+    Listen(TcpListener, Arc<OpenConnections>),
     /// Serve what is queued on this address, then stop listening there.
     Close(SocketAddr),
 }
+
+/// Connections open on one address, over all workers.
+pub type OpenConnections = AtomicU32;
 
 /// A running worker, as the control side sees it.
 pub struct Handle {
@@ -145,12 +149,25 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own, unless the worker holds as many as it may.
-    fn serve(self: &Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr, local: SocketAddr) {
-        if self.connections.get() >= self.shared.connections_per_worker {
-            self.shared.ledger.process().connection_refused(RefusedConnection::ProcessFull);
+    fn serve(
+        self: &Rc<Self>,
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        open: &Arc<OpenConnections>,
+    ) {
+        let full = if self.connections.get() >= self.shared.connections_per_worker {
+            Some(RefusedConnection::ProcessFull)
+        } else if open.load(Relaxed) >= connection::policy(self, local).max_connections.unwrap_or(u32::MAX) {
+            Some(RefusedConnection::ListenerFull)
+        } else {
+            None
+        };
+        if let Some(why) = full {
+            self.shared.ledger.process().connection_refused(why);
             return;
         }
-        let held = Open::new(self.clone());
+        let held = Open::new(self.clone(), open.clone());
         spawn_local(async move {
             connection::serve(&held.worker, stream, peer, local).await;
             drop(held);
@@ -161,19 +178,22 @@ impl Worker {
 /// Counts one client connection while it lives.
 struct Open {
     worker: Rc<Worker>,
+    on_address: Arc<OpenConnections>,
     _counted: ledger::Connection,
 }
 
 impl Open {
-    fn new(worker: Rc<Worker>) -> Self {
+    fn new(worker: Rc<Worker>, on_address: Arc<OpenConnections>) -> Self {
+        on_address.fetch_add(1, Relaxed);
         worker.connections.set(worker.connections.get() + 1);
         let counted = worker.shared.ledger.connection();
-        Self { worker, _counted: counted }
+        Self { worker, on_address, _counted: counted }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.on_address.fetch_sub(1, Relaxed);
         let left = self.worker.connections.get() - 1;
         self.worker.connections.set(left);
         if left == 0 {

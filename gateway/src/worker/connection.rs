@@ -72,17 +72,18 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
     gate.finish(refused.as_deref()).await;
 }
 
-/// The limits that hold before a request names its host: those of the listener that takes requests without one,
-/// or else of the first.
 fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {
-    let tables = worker.shared.tables.load();
-    let policy =
-        tables.at(local).and_then(|table| table.all().last()).map(|routes| &routes.listener().client);
-    let default = ClientPolicy::default();
-    let policy = policy.unwrap_or(&default);
+    let policy = policy(worker, local);
     GateLimits {
         head_timeout: policy.head_timeout,
         idle_timeout: policy.idle_timeout,
         stall_timeout: policy.stream_idle_timeout,
     }
+}
+
+/// What holds before a request names its host: the policy of the address's least specific listener.
+pub(super) fn policy(worker: &Worker, local: SocketAddr) -> ClientPolicy {
+    let tables = worker.shared.tables.load();
+    let routes = tables.at(local).and_then(|table| table.all().last());
+    routes.map_or_else(ClientPolicy::default, |routes| routes.listener().client.clone())
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use penstock_tests::client::{Answer, CHAT, Client, chunk, chunked_head};
+use penstock_tests::client::{Answer, CHAT, Client, chunk, chunked_head, get};
 use penstock_tests::engine::Left;
+use penstock_tests::eventually;
 use penstock_tests::manifests::client_policy;
 use tokio::time::sleep;
 
@@ -95,4 +96,26 @@ async fn an_idle_connection_is_closed_without_a_word_when_its_policy_says_so() {
     assert_eq!(client.answer().await.status(), 200);
     let (_, bytes) = client.closed().await;
     assert_eq!(String::from_utf8_lossy(&bytes), "");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_policys_limit_are_closed_and_counted() {
+    let (_engine, gateway) = one_engine_with(&client_policy("connection: {connectionLimit: {value: 2}}")).await;
+    let list = "GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(list).await;
+        assert_eq!(client.answer().await.status(), 200);
+        held.push(client);
+    }
+    let mut third = Client::connect(gateway.address).await;
+    assert!(third.closed().await.1.is_empty());
+    assert_eq!(gateway.metric("penstock_connections_refused_total", &["listener_full"]).await, 1.0);
+    drop(held);
+    eventually("room for another", async || {
+        (gateway.metric("penstock_connections", &["client"]).await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(get(gateway.address, "/v1/models").await.status(), 200);
 }
