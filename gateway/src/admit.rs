@@ -76,18 +76,19 @@ impl Held {
         Ok(())
     }
 
-    /// Gives everything back: the bytes flow.
-    pub fn release(&mut self) {
-        if self.bytes > 0 {
-            self.ledger.process().unbuffered(self.bytes);
-            self.bytes = 0;
+    /// Gives bytes back: they have gone out and are not kept.
+    pub fn release(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        if bytes > 0 {
+            self.ledger.process().unbuffered(bytes);
+            self.bytes -= bytes;
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.release();
+        self.release(self.bytes);
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
         held.add(100).unwrap();
         held.add(20).unwrap();
         assert_eq!(ledger.process().buffered_bytes(), 120);
-        held.release();
+        held.release(1000);
         held.add(7).unwrap();
         drop(held);
         assert_eq!(ledger.process().buffered_bytes(), 0);

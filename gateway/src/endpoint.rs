@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::failure::{Blame, Reason};
+
 pub use health::Health;
 pub use served::Served;
 
@@ -101,6 +103,28 @@ impl Endpoint {
         };
         self.ttft_us.store(decayed, Relaxed);
         self.observed_ms.store(clock::now_ms(), Relaxed);
+    }
+
+    /// The engine answered with content.
+    pub fn succeeded(&self) {
+        if self.health.succeeded() {
+            tracing::info!(endpoint = %self.label, "the endpoint answers again and is restored");
+        }
+    }
+
+    /// The engine failed a request, if the reason is its own.
+    pub fn failed(&self, reason: Reason) {
+        if reason.blame() != Blame::Engine {
+            return;
+        }
+        if let Some(ejection) = self.health.failed() {
+            tracing::warn!(
+                endpoint = %self.label,
+                reason = reason.word(),
+                ejected_s = ejection.as_secs_f64(),
+                "the endpoint fails in a row and is left alone for a while"
+            );
+        }
     }
 
     /// Promises a request to this endpoint: counted at once, so that a burst sees itself.

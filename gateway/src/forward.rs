@@ -11,7 +11,7 @@ mod fields;
 mod send;
 mod stream;
 
-pub use attempt::{Attempt, AttemptError, Seen, attempt};
+pub use attempt::{Attempt, AttemptError, Seen, Terms, attempt};
 pub use connection::Connection;
 pub use connections::Connections;
 pub use fields::{ClientSide, request_head, via};

@@ -14,6 +14,7 @@ pub use two_choices::TwoChoices;
 
 pub trait Picker: Send + Sync {
     /// Chooses among the endpoints that this request has not tried, and reserves there at once, so that a burst
-    /// sees itself. `None`: all were tried, or there are none.
-    fn pick(&self, endpoints: &[Arc<Endpoint>], tried: &[Arc<Endpoint>]) -> Option<Lease>;
+    /// sees itself. Only a request's `first` try may be the trial of an ejected endpoint. `None`: all were tried,
+    /// or there are none.
+    fn pick(&self, endpoints: &[Arc<Endpoint>], tried: &[Arc<Endpoint>], first: bool) -> Option<Lease>;
 }

@@ -2,155 +2,29 @@
 
 pub mod tap;
 
+mod answer;
 mod patience;
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Frame;
 use penstock_common::framing::{Framing, MAX_TRAILER_FIELDS, Piece};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
 use self::patience::Patience;
 use self::tap::Tap;
-use crate::endpoint::Lease;
+use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{Failure, Reason};
 use crate::forward::{Connection, Connections, SendError, Sending};
 use crate::gate::fields::strip_trailers;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, Usage};
 
+pub use self::answer::{Answer, Bounds, Downstream};
 pub use self::patience::{Limits, request_timeout};
-
-/// The body of every response: an engine's, or one of our own.
-pub struct Answer {
-    source: Source,
-    entry: Entry,
-    turn: Turn,
-    parting: Option<Parting>,
-}
-
-/// A failure that waits for the bytes before it: hyper drops what it has not yet written when a body fails.
-struct Parting {
-    failure: Failure,
-    until: Pin<Box<Sleep>>,
-}
-
-/// What a connection that takes bytes at all needs to take the last ones.
-const PARTING: Duration = Duration::from_millis(20);
-
-/// Tells the client's connection, when dropped, that this response is over.
-pub struct Turn {
-    over: Option<Box<dyn FnOnce(Ending)>>,
-    ending: Ending,
-}
-
-/// How a response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Whole, or given up by the client.
-    Orderly,
-    /// Broken off after its head had gone out.
-    Cut,
-}
-
-enum Source {
-    Own(Bytes),
-    Engine(Box<Relay>),
-}
-
-impl Turn {
-    pub fn new(over: impl FnOnce(Ending) + 'static) -> Self {
-        Self { over: Some(Box::new(over)), ending: Ending::Orderly }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(over) = self.over.take() {
-            over(self.ending);
-        }
-    }
-}
-
-impl Answer {
-    /// An answer of the gateway itself.
-    #[must_use]
-    pub fn own(body: Bytes, entry: Entry, turn: Turn) -> Self {
-        Self { source: Source::Own(body), entry, turn, parting: None }
-    }
-
-    /// An engine's answer.
-    #[must_use]
-    pub fn engine(relay: Box<Relay>, entry: Entry, turn: Turn) -> Self {
-        Self { source: Source::Engine(relay), entry, turn, parting: None }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Failure;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let this = &mut *self;
-        if let Some(parting) = &mut this.parting {
-            ready!(parting.until.as_mut().poll(cx));
-            return Poll::Ready(Some(Err(parting.failure.clone())));
-        }
-        let frame = match &mut this.source {
-            Source::Own(body) if body.is_empty() => None,
-            Source::Own(body) => Some(Ok(Frame::data(std::mem::take(body)))),
-            Source::Engine(relay) => ready!(relay.poll_frame(cx, &mut this.entry)),
-        };
-        match &frame {
-            Some(Ok(frame)) => this.entry.bytes_out += frame.data_ref().map_or(0, |bytes| bytes.len() as u64),
-            Some(Err(failure)) => {
-                this.entry.fail(failure.reason);
-                this.turn.ending = Ending::Cut;
-                let until = Box::pin(sleep(PARTING));
-                this.parting = Some(Parting { failure: failure.clone(), until });
-                return self.poll_frame(cx);
-            }
-            None => this.entry.finish(),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(body) => body.is_empty(),
-            Source::Engine(relay) => relay.is_over(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Own(body) => SizeHint::with_exact(body.len() as u64),
-            // The engine's own Content-Length is among the header fields, where hyper looks first.
-            Source::Engine(_) => SizeHint::default(),
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // hyper asks no further when the length is reached or there is no body to send.
-        if self.is_end_stream() {
-            self.entry.finish();
-        }
-        if let Source::Engine(relay) = &self.source
-            && let Some(tap) = &relay.tap
-        {
-            self.entry.usage = tap.usage();
-        }
-    }
-}
 
 /// The body of an engine's answer, read from its connection.
 pub struct Relay {
@@ -162,7 +36,9 @@ pub struct Relay {
     /// Whether the connection can carry another request.
     reusable: bool,
     connections: Rc<Connections>,
-    lease: Lease,
+    endpoint: Arc<Endpoint>,
+    /// Given back with the last byte from the engine, however long the client takes over it.
+    lease: Option<Lease>,
     /// Taken at the first byte of the body: heads come early, tokens do not.
     sent: Option<Instant>,
     begun: bool,
@@ -196,7 +72,8 @@ impl Relay {
             sending: begun.sending,
             reusable: begun.reusable,
             connections,
-            lease,
+            endpoint: lease.endpoint().clone(),
+            lease: Some(lease),
             sent: begun.sent,
             begun: false,
             tap,
@@ -218,7 +95,22 @@ impl Relay {
         cx: &mut Context<'_>,
         entry: &mut Entry,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if let Err(failure) = self.poll_send(cx) {
+        let frame = std::task::ready!(self.poll_next(cx, entry));
+        if let Some(Err(failure)) = &frame
+            // A long answer that runs out of its time is slow, not sick.
+            && failure.reason != Reason::RequestTimeout
+        {
+            self.endpoint.failed(failure.reason);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        entry: &mut Entry,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if let Err(failure) = self.poll_send(cx, entry) {
             return Poll::Ready(Some(Err(failure)));
         }
         loop {
@@ -242,11 +134,17 @@ impl Relay {
     }
 
     /// Goes on with a request that the engine began to answer before it had everything.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, entry: &mut Entry) -> Result<(), Failure> {
         let Some(sending) = &mut self.sending else { return Ok(()) };
-        match sending.poll(cx) {
+        let sent = sending.poll(cx);
+        entry.bytes_in = sending.received();
+        match sent {
             Poll::Pending => return Ok(()),
-            Poll::Ready(Ok(())) => self.lease.commit(),
+            Poll::Ready(Ok(())) => {
+                if let Some(lease) = &mut self.lease {
+                    lease.commit();
+                }
+            }
             Poll::Ready(Err(SendError::Body(failure))) => return Err(failure),
             // The engine wants no more of the request; its answer still counts.
             Poll::Ready(Err(SendError::Engine(_))) => self.reusable = false,
@@ -265,7 +163,10 @@ impl Relay {
                     self.begun = true;
                     entry.first_byte();
                     if let Some(sent) = self.sent {
-                        self.lease.endpoint().observe_ttft(sent.elapsed());
+                        self.endpoint.observe_ttft(sent.elapsed());
+                    }
+                    if self.endpoint.health.is_ejected() {
+                        self.endpoint.succeeded();
                     }
                 }
                 if let Some(tap) = &mut self.tap {
@@ -313,13 +214,20 @@ impl Relay {
     /// The answer has been read to its end: the connection waits for another request, or closes.
     fn finish(&mut self) {
         let Some(connection) = self.connection.take() else { return };
+        self.endpoint.succeeded();
+        self.lease = None;
         // Surplus bytes belong to no request of ours: such a connection is not to be trusted.
         if self.reusable && self.sending.is_none() && connection.inbox.is_empty() {
-            self.connections.put(self.lease.endpoint(), connection);
+            self.connections.put(&self.endpoint, connection);
         } else if self.sending.is_some() {
             connection.reset();
         }
         self.sending = None;
+    }
+
+    /// The tokens that the engine reported.
+    fn usage(&self) -> Option<Usage> {
+        self.tap.as_ref()?.usage()
     }
 
     fn take_trailers(&mut self) -> Option<Result<Frame<Bytes>, Failure>> {

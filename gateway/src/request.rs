@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -23,11 +23,12 @@ use crate::gate::head::check_h2;
 use crate::gate::io::Gate;
 use crate::inspect::{self, Scan};
 use crate::ledger::Entry;
-use crate::relay::{Answer, Ending, Relay, Turn, request_timeout};
+use crate::relay::{self, Answer, Bounds, Relay};
 use crate::route::filters::{self, Arrived};
 use crate::route::models;
 use crate::route::{Action, Asked, Forward, Host, Table};
 use crate::scan::{JsonScanner, MultipartScanner, Scanner};
+use crate::snapshot::ClientPolicy;
 use crate::upload::{Sender, Upload, scan_failure};
 use crate::worker::Worker;
 
@@ -58,31 +59,56 @@ enum Served {
     Engine(Box<Relay>),
 }
 
+/// The response's side of a request on its connection.
+struct Downstream {
+    client: Rc<Client>,
+    version: Version,
+}
+
+impl relay::Downstream for Downstream {
+    fn over(&self, cut: bool) {
+        // What ends with its connection must not look whole.
+        self.client.reset.set(cut && self.version == Version::HTTP_10);
+        self.client.gate.set_deadline(None);
+        self.client.gate.answered();
+    }
+
+    fn is_ended(&self) -> bool {
+        self.client.worker.is_ended()
+    }
+}
+
+/// Tells the gate that a request is over that never got as far as a response.
+struct Turn(Option<Rc<Client>>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(client) = &self.0 {
+            client.gate.answered();
+        }
+    }
+}
+
 /// Answers one request, whatever happens to it.
 pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<Answer> {
     client.gate.opened();
-    let turn = {
-        let (client, version) = (client.clone(), request.version());
-        Turn::new(move |ending| {
-            // What ends with its connection must not look whole.
-            client.reset.set(ending == Ending::Cut && version == Version::HTTP_10);
-            client.gate.answered();
-        })
-    };
+    let mut turn = Turn(Some(client.clone()));
     let (parts, body) = request.into_parts();
+    let (version, method) = (parts.version, parts.method.clone());
     let tables = client.worker.shared.tables.load_full();
     let mut entry = open(client, &parts, tables.meter());
     let dialect = inspect::dialect(&parts);
     let request_id = head::request_id(&parts.headers);
     entry.request_id = request_id.to_str().unwrap_or_default().into();
 
+    let mut bounds = Bounds { stall: ClientPolicy::default().stream_idle_timeout, deadline: None };
     let served = match tables.at(client.local) {
         None => {
             Err(Failure::new(Reason::NoRoute, "this port is no longer served; it was taken out by a reload"))
         }
         Some(table) => tokio::select! {
             biased;
-            served = exchange(client, parts, body, &request_id, &mut entry, table) => served,
+            served = exchange(client, parts, body, &request_id, &mut entry, table, &mut bounds) => served,
             () = client.worker.ended() => Err(Failure::new(Reason::Draining, "the gateway is shutting down")),
         },
     };
@@ -91,10 +117,22 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
         failure::respond(&failure, dialect).map(Served::Own)
     });
     head::describe(&mut response, &request_id);
+    if method == Method::HEAD {
+        head::without_body(&mut response);
+    }
     entry.status = response.status().as_u16();
+    turn.0 = None;
+    let downstream = Rc::new(Downstream { client: client.clone(), version });
     response.map(|served| match served {
-        Served::Own(body) => Answer::own(body, entry, turn),
-        Served::Engine(relay) => Answer::engine(relay, entry, turn),
+        Served::Own(body) => Answer::own(body, entry, downstream),
+        Served::Engine(relay) => {
+            let mut answer = Answer::engine(relay, entry, downstream);
+            match version {
+                Version::HTTP_2 => answer.guard(bounds),
+                _ => client.gate.set_deadline(bounds.deadline),
+            }
+            answer
+        }
     })
 }
 
@@ -128,6 +166,7 @@ async fn exchange(
     request_id: &http::HeaderValue,
     entry: &mut Entry,
     table: &Table,
+    bounds: &mut Bounds,
 ) -> Result<Response<Served>, Failure> {
     if parts.version == Version::HTTP_2 {
         check_h2(&parts, !body.is_end_stream())?;
@@ -143,6 +182,7 @@ async fn exchange(
     }
 
     let policy = &routes.listener().client;
+    bounds.stall = policy.stream_idle_timeout;
     let scanner = scanner(facts.scan, &parts, &body)?;
     let mut upload = Upload::new(body, scanner, &client.worker.shared.budget, client.clone());
     upload.set_receive_timeout(policy.receive_timeout);
@@ -189,8 +229,9 @@ async fn exchange(
     )?;
 
     let deadline = traffic.request_timeout.map(|limit| Instant::from_std(entry.started()) + limit);
-    let try_endpoints = engine::try_endpoints(client, &head, upload, traffic, &forward, deadline, entry);
-    let mut response = within(deadline, try_endpoints).await?;
+    bounds.deadline = deadline;
+    let answer = engine::try_endpoints(client, &head, upload, traffic, &forward, deadline, entry);
+    let mut response = answer.await?;
     head::edit_response(&mut response, routed.matched, &forward);
     Ok(response.map(|relay| Served::Engine(Box::new(relay))))
 }
@@ -215,17 +256,4 @@ fn note_forward(entry: &mut Entry, forward: &Forward<'_>) {
     entry.pool = Some(forward.pool.clone());
     entry.target_model = forward.rewrite.map(Into::into);
     entry.set_meter(forward.model.map_or(&forward.pool.meter, |model| &model.meter));
-}
-
-/// Bounds the time to the first byte by the request's timeout; the relay goes on watching it.
-async fn within<T>(
-    deadline: Option<Instant>,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    match deadline {
-        None => work.await,
-        Some(deadline) => {
-            tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(request_timeout()))
-        }
-    }
 }

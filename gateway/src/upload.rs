@@ -1,7 +1,8 @@
 //! The client's body on its way to an engine: scanned, bounded, paced, replayable.
 //!
 //! Every byte passes the scanner before it may leave, and the last ones leave only after the scan has ended clean,
-//! so an engine never holds a complete request that would be refused. Chunks go out as they came in, uncopied.
+//! so an engine never holds a complete request that would be refused. Chunks go out as they came in, uncopied,
+//! but for crumbs, which are joined.
 
 mod pace;
 mod splice;
@@ -11,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
@@ -22,6 +23,10 @@ use crate::scan::{self, ModelValue, ScanError, Scanner};
 
 /// A body up to this size is scanned whole before any of it goes out.
 pub const FIRST_WINDOW: u64 = 64 << 10;
+/// Chunks below this size are joined…
+const SMALL_CHUNK: usize = 1 << 10;
+/// …to pieces of about this one.
+const JOINED: usize = 16 << 10;
 /// Bytes already sent that are kept for another try.
 const REPLAY_LIMIT: u64 = 1 << 20;
 
@@ -40,14 +45,17 @@ pub struct Upload {
     scanner: Option<Scanner>,
     sender: Rc<dyn Sender>,
     pace: Pace,
-    /// The Content-Length that the client declared.
+    /// The Content-Length that the client declared, and what becomes of it by a rewrite.
     declared: Option<u64>,
+    outgoing: Option<u64>,
     received: u64,
     /// Bytes that the body may have.
     limit: u64,
     /// Scanned and ready to go out.
     window: VecDeque<Bytes>,
-    /// Counts the window against the process's budget until it flows.
+    /// Small chunks that come behind the window's, joined: each would otherwise cost many times its size.
+    tail: BytesMut,
+    /// Counts the window and the replay against the process's budget.
     held: Held,
     /// Has gone out, kept for another try; empty when there cannot be one.
     sent: Vec<Bytes>,
@@ -69,11 +77,13 @@ impl Upload {
             client: (!ended).then_some(body),
             scanner,
             sender,
-            pace: Pace::default(),
+            pace: Pace::new(declared),
             declared,
+            outgoing: declared,
             received: 0,
             limit: u64::MAX,
             window: VecDeque::new(),
+            tail: BytesMut::new(),
             held: budget.hold(),
             sent: Vec::new(),
             sent_bytes: 0,
@@ -148,8 +158,9 @@ impl Upload {
         let Some(scanner) = &self.scanner else { return };
         let Some(model) = scanner.model() else { return };
         let (span, replacement) = (model.span.clone(), scan::splice(scanner.format(), name));
-        if let Some(declared) = &mut self.declared {
-            *declared = *declared - (span.end - span.start) + replacement.len() as u64;
+        self.flush_tail();
+        if let Some(outgoing) = &mut self.outgoing {
+            *outgoing = *outgoing - (span.end - span.start) + replacement.len() as u64;
         }
         splice::splice(&mut self.window, span, replacement.into());
     }
@@ -157,9 +168,9 @@ impl Upload {
     /// How to frame what will go out.
     #[must_use]
     pub fn length(&self) -> Length {
-        match self.declared {
+        match self.outgoing {
             _ if self.is_whole() => Length::Known(self.unsent()),
-            Some(declared) => Length::Known(declared),
+            Some(outgoing) => Length::Known(outgoing),
             None => Length::Chunked,
         }
     }
@@ -195,8 +206,12 @@ impl Upload {
     /// be allowed to take what it has for a whole request.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         loop {
-            if let Some(chunk) = self.window.pop_front() {
-                self.held.release();
+            if self.window.is_empty() {
+                self.flush_tail();
+            }
+            if !self.holds_back()
+                && let Some(chunk) = self.window.pop_front()
+            {
                 self.keep_for_replay(&chunk);
                 return Poll::Ready(Some(Ok(chunk)));
             }
@@ -249,13 +264,39 @@ impl Upload {
             scanner.push(&chunk).map_err(scan_failure)?;
         }
         self.held.add(chunk.len() as u64)?;
-        self.window.push_back(chunk);
-        // With a Content-Length the end is known with the last byte: it must not go out before the verdict.
+        self.queue(chunk);
+        // With a Content-Length over HTTP/1.1 the end is known with the last byte.
         if self.client.as_ref().is_some_and(Body::is_end_stream) {
             self.client = None;
             self.end_scan()?;
         }
         Ok(())
+    }
+
+    fn queue(&mut self, chunk: Bytes) {
+        if chunk.len() < SMALL_CHUNK && !self.window.is_empty() {
+            self.tail.extend_from_slice(&chunk);
+            if self.tail.len() >= JOINED {
+                self.flush_tail();
+            }
+        } else {
+            self.flush_tail();
+            self.window.push_back(chunk);
+        }
+    }
+
+    fn flush_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.window.push_back(self.tail.split().freeze());
+        }
+    }
+
+    /// Whether what is left would complete the body at the engine before its end, and so the verdict, has come:
+    /// over HTTP/2 the last byte and the end of the stream may come apart.
+    fn holds_back(&self) -> bool {
+        self.client.is_some()
+            && self.declared == Some(self.received)
+            && self.window.len() + usize::from(!self.tail.is_empty()) == 1
     }
 
     fn end_scan(&mut self) -> Result<(), Failure> {
@@ -266,16 +307,19 @@ impl Upload {
     }
 
     fn keep_for_replay(&mut self, chunk: &Bytes) {
+        let before = self.sent_bytes;
         self.sent_bytes += chunk.len() as u64;
         if self.is_replayable() {
             self.sent.push(chunk.clone());
         } else {
+            let kept = if before <= REPLAY_LIMIT { before } else { 0 };
+            self.held.release(kept + chunk.len() as u64);
             self.sent = Vec::new();
         }
     }
 
     fn unsent(&self) -> u64 {
-        self.window.iter().map(|chunk| chunk.len() as u64).sum()
+        self.window.iter().map(Bytes::len).sum::<usize>() as u64 + self.tail.len() as u64
     }
 }
 

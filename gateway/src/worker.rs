@@ -125,10 +125,22 @@ impl Worker {
         *self.shared.phase.borrow() == Phase::Serving
     }
 
+    /// Whether the drain is out of time.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        *self.shared.phase.borrow() == Phase::Ended
+    }
+
     /// Ready when the drain is out of time.
     pub async fn ended(&self) {
         // The sender lives as long as the process; without it the end has come too.
         let _ = self.shared.phase.clone().wait_for(|phase| *phase == Phase::Ended).await;
+    }
+
+    /// Ready when the drain is out of time and its refusals have had time to leave.
+    async fn ended_and_answered(&self) {
+        self.ended().await;
+        sleep(FLUSH / 2).await;
     }
 
     /// Ready when the drain has begun.

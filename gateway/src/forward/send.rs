@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::stream::Stream;
 use crate::failure::Failure;
@@ -31,6 +31,7 @@ pub struct Sending {
     queued: usize,
     /// Whether the last bytes of the request are in the queue.
     ended: bool,
+    last_written: Option<Instant>,
     look: Option<Pin<Box<Sleep>>>,
 }
 
@@ -47,7 +48,31 @@ impl Sending {
     pub(super) fn new(stream: Rc<Stream>, head: Bytes, upload: Rc<RefCell<Upload>>) -> Self {
         let chunked = upload.borrow().length() == Length::Chunked;
         let queued = head.len();
-        Self { stream, upload, chunked, queue: VecDeque::from([head]), queued, ended: false, look: None }
+        Self {
+            stream,
+            upload,
+            chunked,
+            queue: VecDeque::from([head]),
+            queued,
+            ended: false,
+            last_written: None,
+            look: None,
+        }
+    }
+
+    /// Whether the engine is what is waited for: it has not taken what is queued.
+    pub fn waits_for_engine(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Bytes of the body received from the client so far.
+    pub fn received(&self) -> u64 {
+        self.upload.borrow().received()
+    }
+
+    /// When the engine last took something.
+    pub fn last_written(&self) -> Option<Instant> {
+        self.last_written
     }
 
     /// Ready when the engine's socket has taken the last byte.
@@ -114,6 +139,7 @@ impl Sending {
         }
         let mut written = std::task::ready!(self.stream.poll_write(cx, &slices[..count]))?;
         self.queued -= written;
+        self.last_written = Some(Instant::now());
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);

@@ -66,6 +66,8 @@ struct Inner<S> {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Runs while the client takes nothing of what is written.
     stall: Option<Pin<Box<Sleep>>>,
+    /// When a client that takes nothing is given up at the latest.
+    write_by: Option<Instant>,
     /// Whom to wake when the turn of the next request may have come.
     reader: Option<Waker>,
     end: Option<End>,
@@ -128,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             (Protocol::Http1, Side::Http1(Turn::default()))
         };
         let (stream, sleep, stall, reader) = (Some(stream), None, None, None);
-        let inner = Inner { stream, limits, side, held, deadline, sleep, stall, reader, end };
+        let inner = Inner { stream, limits, side, held, deadline, sleep, stall, write_by: None, reader, end };
         let inner = Rc::new(RefCell::new(inner));
         Ok(Some((protocol, GateIo(inner.clone()), Self(inner))))
     }
@@ -152,6 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
         }
         inner.wake_reader();
+    }
+
+    /// Bounds the writing of the current response: hyper does not ask a body for more while the client takes
+    /// nothing, so that the body cannot keep this deadline.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        self.0.borrow_mut().write_by = deadline;
     }
 
     /// The head that was refused, to be answered in [`finish`](Self::finish): hyper never saw it.
@@ -198,8 +206,11 @@ impl<S> Inner<S> {
             self.stall = None;
             return written;
         }
-        let limit = self.limits.stall_timeout;
-        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let Self { limits, stall, write_by, .. } = self;
+        let stall = stall.get_or_insert_with(|| {
+            let stalled = Instant::now() + limits.stall_timeout;
+            Box::pin(tokio::time::sleep_until(write_by.map_or(stalled, |by| by.min(stalled))))
+        });
         stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 

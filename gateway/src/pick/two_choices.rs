@@ -16,10 +16,10 @@ const MAX_LATENCY_RATIO: u64 = 8;
 pub struct TwoChoices;
 
 impl Picker for TwoChoices {
-    fn pick(&self, endpoints: &[Arc<Endpoint>], tried: &[Arc<Endpoint>]) -> Option<Lease> {
+    fn pick(&self, endpoints: &[Arc<Endpoint>], tried: &[Arc<Endpoint>], first: bool) -> Option<Lease> {
         let chosen = match two_at_random(endpoints) {
             Some((a, b)) if is_open(a, tried) && is_open(b, tried) => better(a, b),
-            _ => scan(endpoints, tried)?,
+            _ => scan(endpoints, tried, first)?,
         };
         Some(chosen.reserve())
     }
@@ -43,17 +43,18 @@ fn is_untried(endpoint: &Arc<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
     !tried.iter().any(|other| Arc::ptr_eq(other, endpoint))
 }
 
-/// The rare way: the sample met an endpoint that is ejected or was tried. One pass over all of them, so that
+/// The sample met an endpoint that is ejected or was tried, or there is only one. One pass over all of them, so that
 /// the neighbours of a dead endpoint do not inherit its share.
-#[cold]
-fn scan<'e>(endpoints: &'e [Arc<Endpoint>], tried: &[Arc<Endpoint>]) -> Option<&'e Arc<Endpoint>> {
+fn scan<'e>(
+    endpoints: &'e [Arc<Endpoint>],
+    tried: &[Arc<Endpoint>],
+    first: bool,
+) -> Option<&'e Arc<Endpoint>> {
     let untried = || endpoints.iter().filter(|endpoint| is_untried(endpoint, tried));
     // Asking hands out the trial, so only the endpoint that takes it is asked. It goes before the healthy ones:
     // otherwise a dead endpoint among idle ones would never be tried again. Retries are for healthy ones.
     let mut ejected = untried().filter(|endpoint| endpoint.health.is_ejected());
-    if tried.is_empty()
-        && let Some(trial) = ejected.find(|endpoint| endpoint.health.admits())
-    {
+    if first && let Some(trial) = ejected.find(|endpoint| endpoint.health.admits()) {
         return Some(trial);
     }
     let open = untried().filter(|endpoint| !endpoint.health.is_ejected());
@@ -120,7 +121,7 @@ mod tests {
     }
 
     fn pick(endpoints: &[Arc<Endpoint>], tried: &[Arc<Endpoint>]) -> Option<Lease> {
-        TwoChoices.pick(endpoints, tried)
+        TwoChoices.pick(endpoints, tried, tried.is_empty())
     }
 
     fn eject(endpoint: &Endpoint) {

@@ -3,20 +3,21 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::Client;
 use super::head::Outgoing;
 use crate::admit::RetryPermit;
 use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{Failure, Reason};
-use crate::forward::{Attempt, AttemptError, Seen, attempt};
+use crate::forward::{Attempt, AttemptError, Seen, Terms, attempt};
 use crate::ledger::Entry;
 use crate::pick::Picker;
 use crate::relay::tap::{self, Tap};
-use crate::relay::{Begun, Limits, Relay};
+use crate::relay::{Begun, Limits, Relay, request_timeout};
 use crate::route::Forward;
 use crate::snapshot::Traffic;
 use crate::upload::Upload;
@@ -35,27 +36,36 @@ pub(super) async fn try_endpoints(
     entry: &mut Entry,
 ) -> Result<Response<Relay>, Failure> {
     let upload = Rc::new(RefCell::new(upload));
-    let mut tries = Tries { client, traffic, tried: Vec::new(), failure: None, retries: 0, permit: None };
+    let mut tries =
+        Tries { client, traffic, deadline, tried: Vec::new(), failure: None, retries: 0, permit: None };
     loop {
         let mut lease = tries.pick(forward)?;
         entry.endpoint = Some(lease.endpoint().label.clone());
         entry.tries += 1;
-        let failed = match tries.one(head, &upload, &mut lease).await {
-            Ok(begun) if tries.may_repeat(&begun, &upload) => None,
-            Ok(begun) => {
-                entry.bytes_in = upload.borrow().received();
-                return Ok(respond(begun, lease, client, traffic, deadline, entry));
-            }
-            Err(failed) => Some(failed),
-        };
+        let tried = tries.one(head, &upload, &mut lease).await;
         entry.bytes_in = upload.borrow().received();
-        tries.again(failed, &lease, &upload).await?;
+        let failed = match tried {
+            Ok(begun) if tries.may_repeat(&begun, &upload) => {
+                lease.endpoint().succeeded();
+                None
+            }
+            Ok(begun) => return Ok(respond(begun, lease, client, traffic, deadline, entry)),
+            Err(failed) => {
+                lease.endpoint().failed(failed.failure.reason);
+                Some(failed)
+            }
+        };
+        tries.tried.push(lease.endpoint().clone());
+        // Nothing is in flight while another try is waited for.
+        drop(lease);
+        tries.again(failed, &upload).await?;
     }
 }
 
 struct Tries<'a> {
     client: &'a Rc<Client>,
     traffic: &'a Traffic,
+    deadline: Option<Instant>,
     tried: Vec<Arc<Endpoint>>,
     /// Of the last try; what the client is told when no endpoint is left.
     failure: Option<Failure>,
@@ -68,9 +78,9 @@ impl Tries<'_> {
     /// The next endpoint: one that has not been tried, or any where trying the same one again may help.
     fn pick(&mut self, forward: &Forward<'_>) -> Result<Lease, Failure> {
         let (picker, endpoints) = (&self.client.worker.picker, &forward.pool.endpoints);
-        let mut picked = picker.pick(endpoints, &self.tried);
+        let mut picked = picker.pick(endpoints, &self.tried, self.tried.is_empty());
         if picked.is_none() && self.retries > 0 {
-            picked = picker.pick(endpoints, &[]);
+            picked = picker.pick(endpoints, &[], false);
         }
         picked.ok_or_else(|| self.failure.take().unwrap_or_else(|| no_endpoint(forward)))
     }
@@ -83,23 +93,22 @@ impl Tries<'_> {
         lease: &mut Lease,
     ) -> Result<Attempt, AttemptError> {
         // What may outgrow the replay goes out on a connection that cannot be stale.
-        let mut fresh = upload.borrow().may_outgrow_replay();
-        loop {
-            let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
-            let engines = &self.client.worker.engines;
-            let attempt = attempt(engines, lease, &head.method, bytes, upload, self.traffic, fresh);
-            let result = match self.traffic.attempt_timeout {
-                None => attempt.await,
-                Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| Err(attempt_timeout())),
-            };
-            match result {
-                Err(e) if e.seen == Seen::Stale && upload.borrow_mut().rewind() => fresh = true,
-                result => {
-                    report_health(lease.endpoint(), &result);
-                    return result;
-                }
-            }
+        let fresh = upload.borrow().may_outgrow_replay();
+        let mut terms = Terms { method: &head.method, traffic: self.traffic, deadline: self.deadline, fresh };
+        let engines = &self.client.worker.engines;
+        let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
+        match attempt(engines, lease, bytes.clone(), upload, terms).await {
+            Err(e) if e.seen == Seen::Stale && upload.borrow_mut().rewind() => {}
+            tried => return tried,
         }
+        terms.fresh = true;
+        attempt(engines, lease, bytes, upload, terms).await.map_err(|mut e| {
+            // An engine that refuses now may have died of this very request: others are not to follow it.
+            if e.seen == Seen::Nothing {
+                e.seen = Seen::Request;
+            }
+            e
+        })
     }
 
     /// Whether an answer is one that the policy would rather not pass on, and another try is possible.
@@ -114,10 +123,8 @@ impl Tries<'_> {
     async fn again(
         &mut self,
         failed: Option<AttemptError>,
-        lease: &Lease,
         upload: &Rc<RefCell<Upload>>,
     ) -> Result<(), Failure> {
-        self.tried.push(lease.endpoint().clone());
         let seen = failed.as_ref().map_or(Seen::Request, |failed| failed.seen);
         if let Some(failed) = failed {
             let allowed = match seen {
@@ -134,7 +141,11 @@ impl Tries<'_> {
             return Err(self.failure.take().unwrap_or_else(not_replayable));
         }
         if seen != Seen::Nothing {
-            sleep(self.backoff()).await;
+            let pause = Instant::now() + self.backoff();
+            if self.deadline.is_some_and(|deadline| deadline <= pause) {
+                return Err(self.failure.take().unwrap_or_else(request_timeout));
+            }
+            sleep_until(pause).await;
         }
         Ok(())
     }
@@ -151,31 +162,11 @@ impl Tries<'_> {
     }
 
     /// Doubles from the base up to ten times it, half of it random: clients of one dead engine do not march in step.
-    fn backoff(&self) -> std::time::Duration {
+    fn backoff(&self) -> Duration {
         let base = self.traffic.retry.backoff;
-        let full = base.saturating_mul(1 << self.retries.saturating_sub(1).min(4)).min(base * 10);
+        let full =
+            base.saturating_mul(1 << self.retries.saturating_sub(1).min(4)).min(base.saturating_mul(10));
         full.mul_f64(0.5 + 0.5 * fastrand::f64())
-    }
-}
-
-fn report_health(endpoint: &Endpoint, result: &Result<Attempt, AttemptError>) {
-    match result {
-        Ok(_) => {
-            if endpoint.health.succeeded() {
-                tracing::info!(endpoint = %endpoint.label, "the endpoint answers again and is restored");
-            }
-        }
-        Err(e) if e.failure.reason.blame() == crate::failure::Blame::Engine => {
-            if let Some(ejection) = endpoint.health.failed() {
-                tracing::warn!(
-                    endpoint = %endpoint.label,
-                    reason = e.failure.reason.word(),
-                    ejected_s = ejection.as_secs_f64(),
-                    "the endpoint fails in a row and is left alone for a while"
-                );
-            }
-        }
-        Err(_) => {}
     }
 }
 
@@ -200,6 +191,9 @@ fn respond(
         sending: begun.sending,
         reusable: answer.reusable,
     };
+    // A try's own time runs to its last byte.
+    let attempt = begun.sent.zip(traffic.attempt_timeout).map(|(sent, limit)| sent + limit);
+    let deadline = [deadline, attempt].into_iter().flatten().min();
     let limits = Limits { idle: traffic.stream_idle_timeout, deadline };
     let relay = Relay::new(begun, lease, client.worker.engines.clone(), kind.map(Tap::new), limits);
     response.map(|()| relay)
@@ -211,14 +205,4 @@ fn no_endpoint(forward: &Forward<'_>) -> Failure {
 
 fn not_replayable() -> Failure {
     Failure::new(Reason::EngineReset, "the request is too large to be sent a second time")
-}
-
-fn attempt_timeout() -> AttemptError {
-    AttemptError {
-        failure: Failure::new(
-            Reason::EngineSlow,
-            "the engine did not begin to answer within the time of one try",
-        ),
-        seen: Seen::Request,
-    }
 }

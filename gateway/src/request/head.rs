@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{HOST, VIA};
+use http::header::{CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
 
@@ -13,7 +13,7 @@ use crate::endpoint::{Address, Endpoint};
 use crate::failure::Failure;
 use crate::forward::{ClientSide, request_head, via};
 use crate::gate::fields::strip_hop_by_hop;
-use crate::inspect::{MODEL_HEADER, model_header};
+use crate::inspect::{MODEL_HEADER, model_header, strip_internal};
 use crate::relay::Relay;
 use crate::route::{Forward, filters};
 use crate::snapshot::Match;
@@ -96,9 +96,19 @@ pub(super) fn describe(response: &mut Response<Served>, request_id: &HeaderValue
     headers.entry(X_REQUEST_ID).or_insert_with(|| request_id.clone());
 }
 
+/// An answer of our own to HEAD has the length of its body, and no body (RFC 9110 section 9.3.2).
+pub(super) fn without_body(response: &mut Response<Served>) {
+    if let Served::Own(body) = response.body_mut() {
+        let length = std::mem::take(body).len();
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+}
+
 /// Makes an engine's head ready for the client: hop-by-hop fields go, Via and the filters come.
 pub(super) fn edit_response(response: &mut Response<Relay>, matched: &Match, forward: &Forward<'_>) {
     strip_hop_by_hop(response.headers_mut());
+    // An engine does not speak for the gateway.
+    strip_internal(response.headers_mut());
     response.headers_mut().append(VIA, HeaderValue::from_static(via(http::Version::HTTP_11)));
     filters::on_response(response.headers_mut(), &matched.rule, Some(forward.destination));
 }

@@ -1,4 +1,4 @@
-//! A body must make progress: its first window, then each further 16 KiB, within ten seconds of waiting.
+//! A body must make progress: its first window within ten seconds, then 16 KiB in each ten.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::FIRST_WINDOW;
 use crate::failure::{Failure, Reason};
 
 const PERIOD: Duration = Duration::from_secs(10);
-const BYTES_PER_PERIOD: usize = 16 << 10;
+const BYTES_PER_PERIOD: u64 = 16 << 10;
 
 /// Watches one body. Only time spent waiting for the client counts: a slow engine is not its fault.
-#[derive(Default)]
 pub(super) struct Pace {
-    /// Received in the present period.
-    bytes: usize,
+    /// Still to come in the present period.
+    wanted: u64,
     /// Waited in the present period, up to the present wait.
     waited: Duration,
     /// When the whole body must be there, where the listener says so.
@@ -27,6 +27,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// A body of a declared length, if any.
+    pub(super) fn new(declared: Option<u64>) -> Self {
+        let wanted = declared.unwrap_or(FIRST_WINDOW).min(FIRST_WINDOW);
+        Self { wanted, waited: Duration::ZERO, whole_by: None, waiting_since: None, timer: None }
+    }
+
     /// The whole body must be there within `limit` from now.
     pub(super) fn set_limit(&mut self, limit: Option<Duration>) {
         self.whole_by = limit.map(|limit| Instant::now() + limit);
@@ -36,9 +42,9 @@ impl Pace {
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
-        self.bytes += bytes;
-        if self.bytes >= BYTES_PER_PERIOD {
-            self.bytes = 0;
+        self.wanted = self.wanted.saturating_sub(bytes as u64);
+        if self.wanted == 0 {
+            self.wanted = BYTES_PER_PERIOD;
             self.waited = Duration::ZERO;
         }
     }
@@ -60,7 +66,11 @@ fn too_slow(whole: bool) -> Failure {
     let message = if whole {
         "the request body was not complete in time (timeout.http.requestReceivedTimeout)".into()
     } else {
-        format!("the request body came slower than {BYTES_PER_PERIOD} bytes in {} s", PERIOD.as_secs())
+        format!(
+            "the request body came slower than its first {FIRST_WINDOW} bytes, or {BYTES_PER_PERIOD} after them, \
+             in {} s",
+            PERIOD.as_secs()
+        )
     };
     Failure::new(Reason::BodySlow, message)
 }
@@ -77,27 +87,42 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_for_a_period_is_slow() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(None);
         assert!(!is_slow(&mut pace, PERIOD - Duration::from_millis(10)).await);
         assert!(is_slow(&mut pace, Duration::from_millis(20)).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_does_not_buy_time_but_a_window_does() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(None);
         assert!(!is_slow(&mut pace, Duration::from_secs(6)).await);
         pace.received(10);
         assert!(is_slow(&mut pace, Duration::from_secs(6)).await);
 
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(None);
         assert!(!is_slow(&mut pace, Duration::from_secs(6)).await);
-        pace.received(BYTES_PER_PERIOD);
+        pace.received(FIRST_WINDOW as usize);
         assert!(!is_slow(&mut pace, Duration::from_secs(6)).await);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_short_body_is_wanted_whole_and_a_long_one_in_steps() {
+        let mut pace = Pace::new(Some(100));
+        pace.received(99);
+        assert!(is_slow(&mut pace, Duration::from_secs(11)).await);
+
+        let mut pace = Pace::new(Some(1 << 20));
+        pace.received(FIRST_WINDOW as usize);
+        for _ in 0..5 {
+            assert!(!is_slow(&mut pace, Duration::from_secs(9)).await);
+            pace.received(BYTES_PER_PERIOD as usize);
+        }
+        assert!(is_slow(&mut pace, Duration::from_secs(11)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn time_in_which_nobody_waited_for_the_client_does_not_count() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(None);
         assert!(!is_slow(&mut pace, Duration::from_secs(1)).await);
         pace.received(10);
         advance(Duration::from_secs(60)).await;

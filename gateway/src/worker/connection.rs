@@ -44,19 +44,18 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
                     connection.as_mut().graceful_shutdown();
-                    _ = connection.await;
+                    until_ended(worker, connection).await;
                 }
             }
         }
         Protocol::Http2 => {
             let mut connection = pin!(hyper_http2_builder(LocalExec).serve_connection(io, service));
             tokio::select! {
-                // First: a request that has arrived is taken in before the connection is told to end.
                 biased;
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
                     connection.as_mut().graceful_shutdown();
-                    _ = connection.await;
+                    until_ended(worker, connection).await;
                 }
             }
         }
@@ -78,6 +77,15 @@ fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {
         head_timeout: policy.head_timeout,
         idle_timeout: policy.idle_timeout,
         stall_timeout: policy.stream_idle_timeout,
+    }
+}
+
+/// Serves on while the drain lasts. What is in flight at its end is dropped with the connection, and cut.
+async fn until_ended<C: Future>(worker: &Worker, connection: C) {
+    tokio::select! {
+        biased;
+        _ = connection => {}
+        () = worker.ended_and_answered() => {}
     }
 }
 
