@@ -1,11 +1,13 @@
 //! A client that sends any bytes and reads what comes back without being kind to it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::wire::{Body, Framing, Head, Piece, head_end};
 use crate::{DEADLINE, within, within_time};
@@ -78,10 +80,14 @@ impl Client {
     /// # Panics
     /// When nobody listens there.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = within("a connection", TcpStream::connect(address)).await;
-        let stream = stream.unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self { stream, buffer: Vec::new() }
+        Self::try_connect(address).await.unwrap_or_else(|| panic!("nobody listens on {address}"))
+    }
+
+    /// `None` where nobody listens.
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = within("a connection", TcpStream::connect(address)).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, buffer: Vec::new() })
     }
 
     /// # Panics
@@ -96,6 +102,37 @@ impl Client {
     /// When the connection is closed or reset.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         within("bytes to be taken", self.stream.write_all(bytes.as_ref())).await
+    }
+
+    /// Sends until the other side answers or leaves, as every client does that reads while it sends.
+    pub async fn send_until_answered(&mut self, bytes: impl AsRef<[u8]>) {
+        let mut rest = bytes.as_ref();
+        let sending = async {
+            while !rest.is_empty() {
+                tokio::select! {
+                    biased;
+                    _ = self.stream.readable() => return,
+                    _ = self.stream.writable() => match self.stream.try_write(rest) {
+                        Ok(count) => rest = &rest[count..],
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        Err(_) => return,
+                    },
+                }
+            }
+        };
+        within("a request to be taken or answered", sending).await;
+    }
+
+    /// Sends so many bytes a second, in steps of a tenth, until all are sent or the other side answers or leaves.
+    pub async fn send_slowly(&mut self, bytes: impl AsRef<[u8]>, per_second: usize) {
+        for part in bytes.as_ref().chunks(per_second.div_ceil(10)) {
+            if self.try_send(part).await.is_err() {
+                return;
+            }
+            if timeout(Duration::from_millis(100), self.stream.readable()).await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Sends one byte at a time, each in a segment of its own as far as the kernel lets us.
@@ -184,6 +221,11 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// Waits for the first byte of an answer; false: the connection ended without one.
+    pub async fn is_answered(&mut self) -> bool {
+        !self.buffer.is_empty() || within("an answer or the end", self.fill()).await.is_ok()
     }
 
     /// Leaves with a RST, as a killed process with unread bytes does.

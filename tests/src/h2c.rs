@@ -47,11 +47,20 @@ impl H2 {
     /// # Panics
     /// When nobody speaks HTTP/2 there.
     pub async fn connect(address: SocketAddr) -> Self {
+        // What the protocol begins with (RFC 9113 section 6.9.2).
+        Self::connect_with_window(address, 65_535).await
+    }
+
+    /// A client that takes so many bytes of each answer before it says that it wants more.
+    ///
+    /// # Panics
+    /// When nobody speaks HTTP/2 there.
+    pub async fn connect_with_window(address: SocketAddr, window: u32) -> Self {
         within("an HTTP/2 connection", async {
             let stream = TcpStream::connect(address).await.expect("connecting");
             // The library's guard against small DATA frames would end connections with many streams of events.
             let mut builder = h2::client::Builder::new();
-            let handshake = builder.data_frame_budget(1 << 20).handshake(stream);
+            let handshake = builder.data_frame_budget(1 << 20).initial_window_size(window).handshake(stream);
             let (requests, connection) = handshake.await.expect("the HTTP/2 handshake");
             Self { requests, connection: tokio::spawn(connection) }
         })

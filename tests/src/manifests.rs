@@ -48,6 +48,14 @@ spec:
     .to_owned()
 }
 
+/// [`gateway`] on other addresses than 127.0.0.1 alone.
+#[must_use]
+pub fn gateway_at(addresses: &[&str]) -> String {
+    let items: Vec<String> =
+        addresses.iter().map(|address| format!("{{type: IPAddress, value: \"{address}\"}}")).collect();
+    gateway().replace("{type: IPAddress, value: 127.0.0.1}", &items.join(", "))
+}
+
 /// An InferencePool that selects `app: NAME`.
 #[must_use]
 pub fn pool(name: &str) -> String {
@@ -106,6 +114,19 @@ spec: {{endpoints: [{{ip: {{address: {}, port: {}}}}}]}}
         );
     }
     text
+}
+
+/// A Backend with the label `app: NAME` and one endpoint of any kind, as YAML between braces.
+#[must_use]
+pub fn backend(app: &str, endpoint: &str) -> String {
+    format!(
+        "apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {{name: {app}, labels: {{app: {app}}}}}
+spec: {{endpoints: [{endpoint}]}}
+---
+"
+    )
 }
 
 /// [`backends`] for engines.

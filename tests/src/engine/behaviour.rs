@@ -25,12 +25,19 @@ pub enum Behaviour {
     ResetsAtAccept,
     /// After the whole request, before any byte of an answer.
     ResetsBeforeAnswer,
+    /// After the whole request and some work on it, before any byte of an answer.
+    ResetsAtWork(Duration),
     /// After the whole request, without a byte.
     ClosesBeforeAnswer,
+    /// Answers the first request of a connection, and closes at the next one: its keep-alive time was over.
+    ClosesReused,
     /// After so many events of a streamed answer.
     ResetsAfter(usize),
     /// Answers as soon as the head is there, whatever of the body is still to come, and closes.
     AnswersEarly(u16),
+    /// As [`Behaviour::AnswersEarly`], but without waiting for the client to read it: what the client still
+    /// sends is answered with a RST.
+    AnswersEarlyAndLeaves(u16),
     Status(u16),
     /// An answer of so many bytes of [`pattern`], as fast as they are read.
     Big(usize),

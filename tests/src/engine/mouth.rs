@@ -69,13 +69,19 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     async fn take(&mut self, behaviour: Behaviour) -> io::Result<Then> {
-        if let Behaviour::AnswersEarly(status) = behaviour {
+        if let Behaviour::AnswersEarly(status) | Behaviour::AnswersEarlyAndLeaves(status) = behaviour {
             let text =
                 format!("HTTP/1.1 {status} Early\r\nContent-Length: 5\r\nConnection: close\r\n\r\nearly");
             self.socket.write_all(text.as_bytes()).await?;
+            if matches!(behaviour, Behaviour::AnswersEarlyAndLeaves(_)) {
+                return Ok(Then::Close);
+            }
             // A lingering close: a reset at once could overtake the answer.
             self.socket.shutdown().await?;
             sleep(LINGER).await;
+            return Ok(Then::Close);
+        }
+        if matches!(behaviour, Behaviour::ClosesReused) && self.is_reused() {
             return Ok(Then::Close);
         }
         let seen = self.whole_request().await;
@@ -83,6 +89,10 @@ impl Turn<'_> {
         match behaviour {
             Behaviour::Hangs => pending().await,
             Behaviour::ResetsBeforeAnswer => Ok(Then::Reset),
+            Behaviour::ResetsAtWork(work) => {
+                sleep(work).await;
+                Ok(Then::Reset)
+            }
             Behaviour::ClosesBeforeAnswer => Ok(Then::Close),
             Behaviour::Status(status) => {
                 let body =
@@ -102,6 +112,13 @@ impl Turn<'_> {
             }
             behaviour => self.proper(&seen, &behaviour).await,
         }
+    }
+
+    fn is_reused(&self) -> bool {
+        self.engine.log.read(|state| {
+            let connection = state.requests[self.index].connection;
+            state.requests[..self.index].iter().any(|seen| seen.connection == connection)
+        })
     }
 
     async fn whole_request(&self) -> Seen {

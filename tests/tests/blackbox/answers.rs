@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use http::{Method, Request};
 use penstock_tests::client::{CHAT, Client, Ended, ask, chat, chat_stream, get, post, post_with};
 use penstock_tests::engine::{Behaviour, Engine, Then, pattern};
 use penstock_tests::gateway::Gateway;
+use penstock_tests::h2c::{self, H2};
 use penstock_tests::manifests::{engines, gateway, pool, route};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::one_engine;
@@ -160,4 +163,59 @@ async fn fields_of_one_hop_stay_on_it() {
     assert_eq!((answer.head.field("x-kept"), answer.head.field("server")), (Some("1"), Some("engine")));
     assert_eq!(answer.head.all("set-cookie"), ["a=1", "b=2"]);
     assert!(answer.head.field("via").is_some());
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_ends_with_a_reset_for_a_client_of_http_1_0() {
+    let (engine, gateway) = one_engine().await;
+    engine.behave(Behaviour::ResetsAfter(2));
+    let body = chat_stream("qwen");
+    let request = format!("POST {CHAT} HTTP/1.0\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut client = Client::connect(gateway.address).await;
+    client.send(request).await;
+    assert_eq!(client.closed().await.0, Ended::Reset);
+}
+
+#[tokio::test]
+async fn fields_that_only_the_gateway_may_say_are_not_taken_from_an_engine() {
+    let (engine, gateway) = one_engine().await;
+    let raw = "HTTP/1.1 200 OK\r\nX-Penstock-Reason: saturated\r\nx-gateway-model-name: other\r\n\
+               X-Gateway-Destination-Endpoint: 10.0.0.1:1\r\nX-Kept: 1\r\nContent-Length: 5\r\n\r\n12345";
+    engine.behave(Behaviour::raw(raw, Then::Keep));
+    let answer = ask(gateway.address, post(CHAT, chat("qwen"))).await;
+    assert_eq!((answer.status(), answer.reason(), answer.head.field("x-kept")), (200, None, Some("1")));
+    let ours = answer.head.fields.iter().filter(|(name, _)| name.to_lowercase().starts_with("x-gateway-"));
+    assert_eq!(ours.count(), 0, "{:?}", answer.head.fields);
+}
+
+#[tokio::test]
+async fn head_requests_that_the_gateway_answers_have_the_head_of_a_get() {
+    let (_engine, gateway) = one_engine().await;
+    for (path, status) in [("/v1/models", 200), ("/v1/models/qwen", 200), ("/nothing", 404)] {
+        let whole = get(gateway.address, path).await;
+        assert_eq!(whole.status(), status);
+        let length = Some(whole.body.len().to_string());
+        let mut client = Client::connect(gateway.address).await;
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\nX-Request-Id: h1\r\n\r\n")).await;
+        let head = client.answer_to("HEAD").await;
+        assert_eq!((head.status(), head.head.field("content-length")), (status, length.as_deref()), "{path}");
+        assert_eq!(head.reason(), whole.reason());
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(client.answer().await.body, whole.body, "{path}: the connection is still in step");
+
+        let uri = format!("http://penstock.test{path}");
+        let request = Request::builder().method(Method::HEAD).uri(uri).header("x-request-id", "h2");
+        let client = H2::connect(gateway.address).await;
+        let (response, _) = client.open(request.body(()).expect("a request"), true).await.expect("a stream");
+        let head = h2c::whole(response).await.expect("an answer");
+        let told = head.head.headers().get("content-length").and_then(|v| v.to_str().ok());
+        assert_eq!((head.status(), told), (status, length.as_deref()), "{path} over HTTP/2");
+        assert!(head.body.is_empty(), "{path} over HTTP/2");
+        for id in ["h1", "h2"] {
+            let found = |entry: &Value| entry["request_id"] == id && entry["path"] == path;
+            let entry = gateway.logged("a HEAD", found).await;
+            assert_eq!(entry["status"], status, "{entry}");
+            assert_eq!(entry["reason"].as_str().unwrap_or_default(), whole.reason().unwrap_or_default());
+        }
+    }
 }

@@ -83,3 +83,29 @@ async fn without_requests_the_end_is_immediate() {
     assert_eq!(gateway.exited().await.code(), Some(0));
     assert!(since.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn what_the_drain_timeout_cuts_is_logged_as_the_gateways_doing() {
+    let (_engine, mut gateway, mut client, mut body) = streaming(&["--drain-timeout", "1s"]).await;
+    gateway.signal(Signal::TERM);
+    while client.more(&mut body).await.is_ok() {}
+    gateway.exited().await;
+    let entry = gateway.logged("the cut stream", |entry| entry["path"] == CHAT).await;
+    assert_eq!((&entry["reason"], &entry["blame"]), (&"draining".into(), &"gateway".into()), "{entry}");
+}
+
+#[tokio::test]
+async fn a_cut_stream_of_http_1_0_ends_with_a_reset() {
+    let engine = Engine::start("qwen-a").await;
+    engine.behave(Behaviour::Stepped);
+    let gateway = Gateway::start_with(qwen(&[&engine]), &["--drain-timeout", "1s"]).await;
+    let body = chat_stream("qwen");
+    let request = format!("POST {CHAT} HTTP/1.0\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut client = Client::connect(gateway.address).await;
+    client.send(request).await;
+    let (_, mut body) = client.head().await;
+    client.events(&mut body, 1).await;
+    gateway.signal(Signal::TERM);
+    // A FIN would say that the answer is whole: nothing else tells its end.
+    assert_eq!(client.closed().await.0, Ended::Reset);
+}

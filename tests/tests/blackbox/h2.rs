@@ -1,12 +1,17 @@
 //! HTTP/2 with prior knowledge, on the same port.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use h2::Reason;
+use h2::client::ResponseFuture;
+use h2::{Reason, SendStream};
 use http::{Method, Request};
 use penstock_tests::client::{CHAT, ask, chat, chat_stream, post};
-use penstock_tests::engine::{Behaviour, State};
+use penstock_tests::engine::{Behaviour, Engine, Left, State};
+use penstock_tests::gateway::Gateway;
 use penstock_tests::h2c::{H2, more, post as h2_post, whole};
 use penstock_tests::within;
+use tokio::time::sleep;
 
 use crate::{one_engine, two_engines};
 
@@ -176,4 +181,47 @@ async fn a_reset_flood_closes_the_connection() {
         H2::connect(gateway.address).await.ask(h2_post(CHAT), "{}").await.expect("lives").status(),
         400
     );
+}
+
+/// Sends a long body with its Content-Length whole but for END_STREAM, and checks that no engine has a complete
+/// request by then.
+async fn all_but_the_end(
+    engine: &Engine,
+    gateway: &Gateway,
+    body: &str,
+) -> (H2, ResponseFuture, SendStream<Bytes>) {
+    let client = H2::connect(gateway.address).await;
+    let mut request = h2_post(CHAT);
+    request.headers_mut().insert("content-length", body.len().into());
+    let (response, mut send) = client.open(request, false).await.expect("a stream");
+    send.send_data(Bytes::from(body.to_owned()), false).expect("sending");
+    engine.body_began(0).await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(!engine.posts()[0].is_complete(), "the client has not said that this is all");
+    (client, response, send)
+}
+
+#[tokio::test]
+async fn a_body_of_known_length_ends_at_the_engine_only_with_its_stream() {
+    let (engine, gateway) = one_engine().await;
+    let body = format!(r#"{{"model":"qwen","messages":"{}"}}"#, "x".repeat(1 << 20));
+    let (_client, response, mut send) = all_but_the_end(&engine, &gateway, &body).await;
+    send.send_data(Bytes::new(), true).expect("sending");
+    assert_eq!(whole(response).await.expect("an answer").status(), 200);
+    let seen = engine.post(0).await;
+    assert!(seen.body == body.as_bytes());
+    assert_eq!(seen.head.field("content-length"), Some(body.len().to_string().as_str()));
+}
+
+#[tokio::test]
+async fn a_bad_body_of_known_length_never_ends_at_the_engine() {
+    let (engine, gateway) = one_engine().await;
+    let body = format!(r#"{{"model":"qwen","messages":"{}"}}}}"#, "x".repeat(1 << 20));
+    let (_client, response, mut send) = all_but_the_end(&engine, &gateway, &body).await;
+    // It may have been refused by now.
+    _ = send.send_data(Bytes::new(), true);
+    let answer = whole(response).await.expect("an answer");
+    assert_eq!((answer.status(), answer.reason()), (400, Some("body_invalid")));
+    assert_eq!(engine.left(0).await.0, Left::Reset);
+    assert!(!engine.posts()[0].is_complete());
 }

@@ -1,5 +1,7 @@
 //! `/v1/models`, answered by the gateway: what would route, and nothing else.
 
+use std::time::{Duration, Instant};
+
 use penstock_tests::client::get;
 use penstock_tests::engine::Engine;
 use penstock_tests::gateway::Gateway;
@@ -55,4 +57,26 @@ async fn a_rule_that_names_the_path_takes_it() {
     let manifests = gateway() + &pool("qwen") + &engines("qwen", &[&engine]) + &route("models", rules);
     let gateway = Gateway::start(manifests).await;
     assert_eq!(get(gateway.address, "/v1/models").await.json()["data"][0]["owned_by"], "qwen-a");
+}
+
+#[tokio::test]
+async fn fifteen_hundred_models_are_looked_up_at_once() {
+    let engine = Engine::start("qwen-a").await;
+    let many: String = (0..1500).map(|at| model(&format!("model-{at}"), "qwen", &[])).collect();
+    let gateway = Gateway::start(gateway() + &pool("qwen") + &engines("qwen", &[&engine]) + &many).await;
+    // The quickest of a few: other tests run beside this one.
+    let quickest = async |path: &str| {
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let since = Instant::now();
+            assert_eq!(get(gateway.address, path).await.status(), 200, "{path}");
+            times.push(since.elapsed());
+        }
+        times.into_iter().min().unwrap_or_default()
+    };
+    assert_eq!(ids(&get(gateway.address, "/v1/models").await.json()).len(), 1500);
+    for path in ["/v1/models/model-1499", "/v1/models"] {
+        let took = quickest(path).await;
+        assert!(took < Duration::from_secs(1), "{path} took {took:?}");
+    }
 }

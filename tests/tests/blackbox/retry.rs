@@ -149,3 +149,43 @@ async fn when_every_endpoint_refuses_the_client_is_told_so() {
         assert!(matches!(verdict, (502, Some("engine_refused")) | (503, Some("no_endpoint"))), "{verdict:?}");
     }
 }
+
+#[tokio::test]
+async fn an_engine_that_dies_at_work_on_a_kept_connection_had_the_request() {
+    let (a, b, gateway) = two_engines().await;
+    let mut client = Client::connect(gateway.address).await;
+    eventually("a kept connection to each engine", async || {
+        client.send(post(CHAT, chat("qwen"))).await;
+        assert_eq!(client.answer().await.status(), 200);
+        (!a.posts().is_empty() && !b.posts().is_empty()).then_some(())
+    })
+    .await;
+    let posts = || [a.posts(), b.posts()];
+    let before = posts();
+    for engine in [&a, &b] {
+        engine.behave(Behaviour::ResetsAtWork(Duration::from_millis(1500)));
+    }
+    client.send(post(CHAT, chat("qwen"))).await;
+    assert_eq!(client.answer().await.verdict(), (502, Some("engine_reset")));
+    let after = posts();
+    let new: Vec<(usize, bool)> = before
+        .iter()
+        .zip(&after)
+        .flat_map(|(before, after)| after[before.len()..].iter().map(move |seen| (before, seen)))
+        .map(|(before, seen)| (seen.connection, before.iter().any(|old| old.connection == seen.connection)))
+        .collect();
+    assert!(matches!(new[..], [(_, true)]), "one more POST, on a connection used before, not {new:?}");
+}
+
+#[tokio::test]
+async fn an_engine_that_closes_a_kept_connection_at_the_next_request_is_never_a_clients_error() {
+    let (engine, gateway) = one_engine().await;
+    engine.behave(Behaviour::ClosesReused);
+    let mut client = Client::connect(gateway.address).await;
+    for _ in 0..20 {
+        client.send(post(CHAT, chat("qwen"))).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status(), answer.ended), (200, Ended::Whole), "{}", answer.text());
+    }
+    assert_eq!(gateway.metric("penstock_endpoint_ejections_total", &[]).await, 0.0);
+}

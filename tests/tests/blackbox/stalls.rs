@@ -1,11 +1,13 @@
 //! Senders that stop: whatever they hold is given back, and they are told.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use penstock_tests::client::{Answer, CHAT, Client, chunk, chunked_head, get};
-use penstock_tests::engine::Left;
+use penstock_tests::engine::{Engine, Left};
 use penstock_tests::eventually;
-use penstock_tests::manifests::client_policy;
+use penstock_tests::gateway::Gateway;
+use penstock_tests::manifests::{self, client_policy, gateway_at, qwen};
 use tokio::time::sleep;
 
 use crate::{one_engine, one_engine_with};
@@ -119,4 +121,37 @@ async fn connections_beyond_the_policys_limit_are_closed_and_counted() {
     })
     .await;
     assert_eq!(get(gateway.address, "/v1/models").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_listeners_connection_limit_holds_over_its_addresses_and_all_workers() {
+    let engine = Engine::start("qwen-a").await;
+    let manifests = qwen(&[&engine]).replace(&manifests::gateway(), &gateway_at(&["127.0.0.1", "::1"]))
+        + &client_policy("connection: {connectionLimit: {value: 6}}");
+    let gateway = Gateway::start(manifests).await;
+    let port = gateway.address.port();
+    let addresses: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    let mut asked = Vec::new();
+    for at in 0..40 {
+        asked.push(tokio::spawn(async move {
+            let mut client = Client::connect(addresses[at % 2]).await;
+            // Those that are refused may be reset while they send.
+            _ = client.try_send("GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            client.is_answered().await.then_some(client)
+        }));
+    }
+    let mut served = Vec::new();
+    for client in asked {
+        served.extend(client.await.expect("a client"));
+    }
+    assert_eq!(served.len(), 6, "of 40 over two addresses and two workers");
+    assert_eq!(gateway.metric("penstock_connections_refused_total", &["listener_full"]).await, 34.0);
+    drop(served);
+    eventually("room for another", async || {
+        (gateway.metric("penstock_connections", &["client"]).await == 0.0).then_some(())
+    })
+    .await;
+    for address in addresses {
+        assert_eq!(get(address, "/v1/models").await.status(), 200);
+    }
 }

@@ -1,9 +1,12 @@
 //! Every row of the status table: the code, the reason word, and the shape of the API that was called.
 
-use penstock_tests::client::{CHAT, Client, ask, chat, chunk, chunked_head, get, post, post_with};
+use std::time::{Duration, Instant};
+
+use penstock_tests::client::{CHAT, Client, Ended, ask, chat, chunk, chunked_head, get, post, post_with};
 use penstock_tests::engine::{Behaviour, Engine, Left};
 use penstock_tests::gateway::Gateway;
 use penstock_tests::manifests::{engines, gateway, model, pool, qwen, route, rule, traffic_policy};
+use tokio::time::sleep;
 
 use crate::{one_engine, one_engine_with};
 
@@ -189,8 +192,36 @@ async fn a_stream_that_falls_silent_is_cut_after_its_idle_time() {
     while ended.is_ok() {
         ended = client.more(&mut body).await;
     }
-    assert_ne!(ended, Err(penstock_tests::client::Ended::Whole), "a cut stream must not look whole");
+    assert_ne!(ended, Err(Ended::Whole), "a cut stream must not look whole");
     let entry = gateway.logged("the cut stream", |entry| entry["reason"] == "engine_slow").await;
     assert_eq!(entry["blame"], "engine");
+    engine.left(0).await;
+}
+
+#[tokio::test]
+async fn a_stream_longer_than_its_attempt_may_take_is_cut() {
+    let engine = Engine::start("qwen-a").await;
+    engine.behave(Behaviour::Stepped);
+    let rules = rule("qwen", &[("qwen", 1)]) + "  timeouts: {backendRequest: 2s}\n";
+    let manifests = gateway() + &pool("qwen") + &engines("qwen", &[&engine]) + &route("timed", &rules);
+    let gateway = Gateway::start(manifests).await;
+    let since = Instant::now();
+    let mut client = Client::connect(gateway.address).await;
+    client.send(post(CHAT, r#"{"model":"qwen","stream":true}"#)).await;
+    let (_, mut body) = client.head().await;
+    client.events(&mut body, 1).await;
+    // It is not silent: it is slow.
+    let mut ended = None;
+    while ended.is_none() && since.elapsed() < Duration::from_secs(8) {
+        tokio::select! {
+            more = client.more(&mut body) => ended = more.err(),
+            () = sleep(Duration::from_millis(500)) => engine.step(),
+        }
+    }
+    let took = since.elapsed();
+    assert!(ended.is_some_and(|ended| ended != Ended::Whole), "{ended:?} after {took:?}");
+    assert!(took > Duration::from_millis(1500) && took < Duration::from_secs(6), "after {took:?}");
+    let entry = gateway.logged("the cut stream", |entry| entry["path"] == CHAT).await;
+    assert_eq!(entry["blame"], "engine", "{entry}");
     engine.left(0).await;
 }
