@@ -14,10 +14,10 @@ use tokio::time::sleep;
 use crate::one_engine_with;
 
 /// Far more than sockets hold.
-const BIG: usize = 64 << 20;
+const BIG: usize = 32 << 20;
 
 async fn big_answers() -> (Engine, Gateway) {
-    let (engine, gateway) = one_engine_with(&traffic_policy("timeout: {http: {requestTimeout: 2s}}")).await;
+    let (engine, gateway) = one_engine_with(&traffic_policy("timeout: {http: {requestTimeout: 3s}}")).await;
     engine.behave(Behaviour::Big(BIG));
     (engine, gateway)
 }
@@ -54,6 +54,8 @@ async fn a_client_that_never_reads_is_left_when_its_request_times_out() {
 #[tokio::test]
 async fn streams_of_http_2_that_are_never_read_are_left_when_their_requests_time_out() {
     let (engine, gateway) = big_answers().await;
+    // Without any window a small answer is too big.
+    engine.behave(Behaviour::Big(1 << 20));
     let client = H2::connect_with_window(gateway.address, 0).await;
     let mut streams = Vec::new();
     for _ in 0..20 {
