@@ -38,7 +38,7 @@ impl Ports {
         let mut opened = BTreeMap::new();
         let mut lacking = None;
         for &address in wanted.difference(&self.open) {
-            match listener::bind(address, self.workers.len()) {
+            match listener::bind(address, self.workers.len(), self.addresses()) {
                 Ok(sockets) => _ = opened.insert(address, sockets),
                 Err(e) if address.ip().is_unspecified() && listener::lacks_family(&e) => {
                     lacking = Some((address, e))
