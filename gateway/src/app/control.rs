@@ -139,7 +139,9 @@ impl Control {
         let loaded = self.sources.load()?;
         let config = Arc::new(config::parse(&loaded));
         self.names.refresh(&config.hostnames()).await;
-        self.publish(config, ports).await
+        self.publish(config, ports).await?;
+        self.status.reload_succeeded();
+        Ok(())
     }
 
     /// Builds a snapshot, takes its ports, and only then lets the workers see it.
@@ -165,14 +167,15 @@ impl Control {
         self.registry.prune();
         self.generation = generation;
         self.config = config;
-        self.status.reload_succeeded();
         Ok(())
     }
 
     /// Publishes what was read at the start.
     pub(super) async fn publish_first(&mut self, ports: &mut Ports) -> anyhow::Result<()> {
         let config = self.config.clone();
-        self.publish(config, ports).await.context("the manifests cannot be used")
+        self.publish(config, ports).await.context("the manifests cannot be used")?;
+        self.status.reload_succeeded();
+        Ok(())
     }
 
     /// Asks the resolver again; whether anything changed.
