@@ -60,20 +60,21 @@ pub type OpenConnections = AtomicU32;
 
 /// A running worker, as the control side sees it.
 pub struct Handle {
+    /// Closed when the worker ends, however it does.
     pub commands: mpsc::Sender<Command>,
-    pub thread: JoinHandle<io::Result<()>>,
+    pub thread: JoinHandle<()>,
 }
 
 /// Starts a worker.
 ///
 /// # Errors
-/// When the thread cannot be made.
+/// When its runtime or its thread cannot be made: descriptors or threads have run out.
 pub fn start(index: usize, shared: Shared) -> io::Result<Handle> {
     let (commands, inbox) = mpsc::channel(64);
+    // Here and not on its thread, so that the one who starts it learns of an error.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(LocalSet::new().run_until(Worker::new(shared).run(inbox)));
-        Ok(())
     })?;
     Ok(Handle { commands, thread })
 }

@@ -3,7 +3,7 @@
 use penstock_tests::client::{CHAT, ask, chat, post};
 use penstock_tests::engine::Engine;
 use penstock_tests::eventually;
-use penstock_tests::gateway::Gateway;
+use penstock_tests::gateway::{Gateway, command_after};
 use penstock_tests::manifests::{model, qwen};
 use rustix::process::Signal;
 
@@ -27,4 +27,14 @@ async fn a_port_moves_to_all_addresses_and_back() {
     assert_ne!(narrow, wide);
     reload(&gateway, &wide, "wide").await;
     reload(&gateway, &narrow, "narrow").await;
+}
+
+#[tokio::test]
+async fn workers_that_cannot_be_made_fail_the_start() {
+    let run = ["run", "-f", "-", "--workers", "64", "--admin", "127.0.0.1:0"];
+    // It fails before it binds the port.
+    let manifests = qwen(&[]).replace("$PORT", "17999");
+    let output = command_after("ulimit -n 40", &run, &manifests).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cannot start the workers"), "{said}");
 }
