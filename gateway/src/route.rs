@@ -94,6 +94,8 @@ pub struct Routes {
     by_model: HashMap<Box<str>, Vec<usize>>,
     /// Positions of the others, ascending.
     others: Vec<usize>,
+    /// What the list of models is made of.
+    known: models::Known,
     body_limit: u64,
 }
 
@@ -134,7 +136,8 @@ impl Routes {
         }
         let limits = listener.matches.iter().map(|entry| entry.rule.traffic.body_limit);
         let body_limit = limits.max().unwrap_or_else(|| Traffic::default().body_limit);
-        Self { listener, by_model, others, body_limit }
+        let known = models::Known::new(&listener.matches);
+        Self { listener, by_model, others, known, body_limit }
     }
 
     #[must_use]
