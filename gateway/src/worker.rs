@@ -8,7 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::admit::Budget;
 use crate::forward::Connections;
 use crate::ledger::{self, Ledger, RefusedConnection};
 use crate::pick::TwoChoices;
-use crate::route::Tables;
+use crate::route::{OpenConnections, Tables};
 
 /// How long the last answers may take to leave after the drain's end.
 const FLUSH: Duration = Duration::from_millis(250);
@@ -50,13 +50,10 @@ pub enum Phase {
 
 /// What the control side asks of a worker.
 pub enum Command {
-    Listen(TcpListener, Arc<OpenConnections>),
+    Listen(TcpListener),
     /// Serve what is queued on this address, then stop listening there.
     Close(SocketAddr),
 }
-
-/// Connections open on one address, over all workers.
-pub type OpenConnections = AtomicU32;
 
 /// A running worker, as the control side sees it.
 pub struct Handle {
@@ -149,26 +146,12 @@ impl Worker {
         }
     }
 
-    /// Serves a connection in a task of its own, unless the worker holds as many as it may.
-    fn serve(
-        self: &Rc<Self>,
-        stream: tokio::net::TcpStream,
-        peer: SocketAddr,
-        local: SocketAddr,
-        open: &Arc<OpenConnections>,
-    ) {
-        let full = if self.connections.get() >= self.shared.connections_per_worker {
-            Some(RefusedConnection::ProcessFull)
-        } else if open.load(Relaxed) >= connection::policy(self, local).max_connections.unwrap_or(u32::MAX) {
-            Some(RefusedConnection::ListenerFull)
-        } else {
-            None
+    /// Serves a connection in a task of its own, unless the process or the listener holds as many as it may.
+    fn serve(self: &Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr, local: SocketAddr) {
+        let held = match Open::new(self, local) {
+            Ok(held) => held,
+            Err(why) => return self.shared.ledger.process().connection_refused(why),
         };
-        if let Some(why) = full {
-            self.shared.ledger.process().connection_refused(why);
-            return;
-        }
-        let held = Open::new(self.clone(), open.clone());
         spawn_local(async move {
             connection::serve(&held.worker, stream, peer, local).await;
             drop(held);
@@ -179,26 +162,68 @@ impl Worker {
 /// Counts one client connection while it lives.
 struct Open {
     worker: Rc<Worker>,
-    on_address: Arc<OpenConnections>,
+    at_listener: Arc<OpenConnections>,
     _counted: ledger::Connection,
 }
 
 impl Open {
-    fn new(worker: Rc<Worker>, on_address: Arc<OpenConnections>) -> Self {
-        on_address.fetch_add(1, Relaxed);
+    fn new(worker: &Rc<Worker>, local: SocketAddr) -> Result<Self, RefusedConnection> {
+        if worker.connections.get() >= worker.shared.connections_per_worker {
+            return Err(RefusedConnection::ProcessFull);
+        }
+        let limit = connection::policy(worker, local).max_connections;
+        let at_listener = worker.shared.tables.load().at(local).map(|table| table.open().clone());
+        let at_listener = at_listener.unwrap_or_default();
+        take(&at_listener, limit).ok_or(RefusedConnection::ListenerFull)?;
         worker.connections.set(worker.connections.get() + 1);
         let counted = worker.shared.ledger.connection();
-        Self { worker, on_address, _counted: counted }
+        Ok(Self { worker: worker.clone(), at_listener, _counted: counted })
     }
+}
+
+/// Takes first and looks then: workers that accept at once must not all see the last free place.
+fn take(open: &OpenConnections, limit: Option<u32>) -> Option<()> {
+    let before = open.fetch_add(1, Relaxed);
+    if limit.is_some_and(|limit| before >= limit) {
+        open.fetch_sub(1, Relaxed);
+        return None;
+    }
+    Some(())
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.on_address.fetch_sub(1, Relaxed);
+        self.at_listener.fetch_sub(1, Relaxed);
         let left = self.worker.connections.get() - 1;
         self.worker.connections.set(left);
         if left == 0 {
             self.worker.idle.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_take_at_once_never_go_over_the_limit() {
+        let (open, held) = (OpenConnections::default(), OpenConnections::default());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if take(&open, Some(3)).is_some() {
+                            let now = held.fetch_add(1, Relaxed) + 1;
+                            assert!(now <= 3, "{now} at once");
+                            held.fetch_sub(1, Relaxed);
+                            open.fetch_sub(1, Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(open.load(Relaxed), 0);
+        assert!(take(&open, None).is_some() && take(&open, Some(0)).is_none());
     }
 }

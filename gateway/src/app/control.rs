@@ -85,7 +85,7 @@ impl Control {
             engines => Sources::of_engines(engines, options.listen).await?,
         };
         let loaded = sources.load()?;
-        let tables = Tables::new(&Snapshot::default(), meters.meter("", ""));
+        let tables = Tables::new(&Snapshot::default(), meters.meter("", ""), &Tables::default());
         let mut control = Self {
             fingerprint: loaded.fingerprint,
             config: Arc::new(config::parse(&loaded)),
@@ -158,7 +158,7 @@ impl Control {
         }
         let prepared = ports.prepare(&snapshot)?;
         log_report(&report);
-        let tables = Tables::new(&snapshot, self.meters.meter("", ""));
+        let tables = Tables::new(&snapshot, self.meters.meter("", ""), &self.published.tables.load());
         self.published.tables.store(Arc::new(tables));
         self.published.snapshot.store(Arc::new(snapshot));
         ports.apply(prepared).await;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
@@ -58,10 +57,9 @@ impl Ports {
     /// Hands the sockets to the workers and has the old ones closed.
     pub(super) async fn apply(&mut self, prepared: Prepared) {
         for (address, sockets) in prepared.opened {
-            let open = Arc::default();
             for (worker, socket) in self.workers.iter().zip(sockets) {
                 // A worker that is gone has ended by a panic, which is reported where it is joined.
-                let _ = worker.send(Command::Listen(socket, Arc::clone(&open))).await;
+                let _ = worker.send(Command::Listen(socket)).await;
             }
             self.open.insert(address);
         }

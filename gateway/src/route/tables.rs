@@ -10,30 +10,75 @@ use crate::snapshot::Snapshot;
 
 #[derive(Debug, Default)]
 pub struct Tables {
-    by_address: HashMap<SocketAddr, Table>,
+    by_address: HashMap<SocketAddr, Arc<Table>>,
     /// Counts what reached no listener.
     meter: Arc<Meter>,
 }
 
 impl Tables {
+    /// The tables of a snapshot that follows on `before`: a listener that stays keeps the count of its connections.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, meter: Arc<Meter>) -> Self {
-        let addresses = snapshot.listeners.iter().flat_map(|listener| &listener.addresses);
-        let by_address = addresses.map(|address| {
+    pub fn new(snapshot: &Snapshot, meter: Arc<Meter>, before: &Self) -> Self {
+        let mut open: HashMap<_, _> =
+            before.by_address.values().filter_map(|table| Some((table.door()?, table.open.clone()))).collect();
+        let mut by_address = HashMap::new();
+        for address in snapshot.listeners.iter().flat_map(|listener| &listener.addresses) {
+            if by_address.contains_key(address) {
+                continue;
+            }
             let sharing = snapshot.listeners.iter().filter(|listener| listener.addresses.contains(address));
-            (*address, Table::new(sharing))
-        });
-        Self { by_address: by_address.collect(), meter }
+            let mut table = Table::new(sharing);
+            if let Some(door) = table.door() {
+                table.open = open.entry(door).or_default().clone();
+            }
+            by_address.insert(*address, Arc::new(table));
+        }
+        Self { by_address, meter }
     }
 
     /// The table of a listening address; `None` where a reload took it out.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Option<&Table> {
-        self.by_address.get(&address)
+        self.by_address.get(&address).map(Arc::as_ref)
     }
 
     #[must_use]
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::fixtures::listener;
+    use crate::snapshot::{Hostname, Listener};
+
+    const V4: ([u8; 4], u16) = ([0, 0, 0, 0], 80);
+    const V6: ([u16; 8], u16) = ([0; 8], 80);
+
+    fn snapshot(listeners: Vec<Listener>) -> Snapshot {
+        Snapshot { listeners: listeners.into_iter().map(Arc::new).collect(), ..Snapshot::default() }
+    }
+
+    fn at(name: &str, hostname: Hostname, addresses: &[SocketAddr]) -> Listener {
+        let listener = Arc::into_inner(listener(hostname, vec![])).unwrap();
+        Listener { name: name.into(), addresses: addresses.to_vec(), ..listener }
+    }
+
+    #[test]
+    fn the_addresses_of_a_listener_share_one_count_that_outlives_a_reload() {
+        let (v4, v6): (SocketAddr, SocketAddr) = (V4.into(), V6.into());
+        let exact = Hostname::Exact("a.org".into());
+        let both = || at("web", Hostname::Any, &[v4, v6]);
+        let first = snapshot(vec![both(), at("a", exact, &[v4])]);
+        let tables = Tables::new(&first, Arc::default(), &Tables::default());
+        let open = &tables.at(v4).unwrap().open;
+        assert!(Arc::ptr_eq(open, &tables.at(v6).unwrap().open));
+        let other = SocketAddr::from(([127, 0, 0, 1], 81));
+        let second = snapshot(vec![both(), at("other", Hostname::Any, &[other])]);
+        let next = Tables::new(&second, Arc::default(), &tables);
+        assert!(Arc::ptr_eq(open, &next.at(v6).unwrap().open));
+        assert!(!Arc::ptr_eq(open, &next.at(other).unwrap().open));
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -12,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
-use super::{Command, OpenConnections, Worker};
+use super::{Command, Worker};
 
 /// Out of descriptors or memory: accepting again at once would spin.
 const BREATH: Duration = Duration::from_millis(50);
@@ -34,8 +33,8 @@ impl Accepting {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Listen(listener, open) => {
-                if let Err(e) = self.listen(listener, open) {
+            Command::Listen(listener) => {
+                if let Err(e) = self.listen(listener) {
                     tracing::error!(error = %e, "a worker cannot use a listening socket");
                 }
             }
@@ -55,11 +54,11 @@ impl Accepting {
         }
     }
 
-    fn listen(&mut self, listener: StdListener, open: Arc<OpenConnections>) -> io::Result<()> {
+    fn listen(&mut self, listener: StdListener) -> io::Result<()> {
         let address = listener.local_addr()?;
         let listener = TcpListener::from_std(listener)?;
         let (close, closed) = oneshot::channel();
-        let task = spawn_local(accept(self.worker.clone(), listener, address, open, closed));
+        let task = spawn_local(accept(self.worker.clone(), listener, address, closed));
         self.sockets.insert(address, Socket { close, task });
         Ok(())
     }
@@ -69,7 +68,6 @@ async fn accept(
     worker: Rc<Worker>,
     listener: TcpListener,
     address: SocketAddr,
-    open: Arc<OpenConnections>,
     mut closed: oneshot::Receiver<()>,
 ) {
     loop {
@@ -78,7 +76,7 @@ async fn accept(
             _ = &mut closed => break,
         };
         match accepted {
-            Ok((stream, peer)) => worker.serve(stream, peer, address, &open),
+            Ok((stream, peer)) => worker.serve(stream, peer, address),
             // The client left between its SYN and now.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(e) => {
@@ -92,7 +90,7 @@ async fn accept(
         while let Ok((stream, peer)) = queue.accept() {
             let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
             if let Ok(stream) = stream {
-                worker.serve(stream, peer, address, &open);
+                worker.serve(stream, peer, address);
             }
         }
     }
