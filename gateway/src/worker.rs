@@ -2,6 +2,7 @@
 
 mod accept;
 mod connection;
+mod flag;
 
 use std::cell::Cell;
 use std::io;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{interval, sleep, timeout};
 
+use self::flag::Flag;
 use crate::admit::Budget;
 use crate::forward::Connections;
 use crate::ledger::{self, Ledger, RefusedConnection};
@@ -84,6 +86,9 @@ pub struct Worker {
     connections: Cell<u32>,
     /// Told when the last connection has gone.
     idle: Notify,
+    /// The phase of [`Shared`], as this thread's tasks read it.
+    draining: Flag,
+    ended: Flag,
 }
 
 impl Worker {
@@ -94,6 +99,8 @@ impl Worker {
             picker: TwoChoices,
             connections: Cell::new(0),
             idle: Notify::new(),
+            draining: Flag::default(),
+            ended: Flag::default(),
         })
     }
 
@@ -108,30 +115,26 @@ impl Worker {
                 _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
             }
         }
+        self.draining.set();
         accepting.drain().await;
         tokio::select! {
             () = self.until_idle() => {}
-            () = self.ended() => {
+            // The sender lives as long as the process; without it the end has come too.
+            _ = phase.wait_for(|phase| *phase == Phase::Ended) => {
+                self.ended.set();
                 let _ = timeout(FLUSH, self.until_idle()).await;
             }
         }
     }
 
-    /// Whether the process still takes new work.
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        *self.shared.phase.borrow() == Phase::Serving
-    }
-
     /// Ready when the drain is out of time.
     pub async fn ended(&self) {
-        // The sender lives as long as the process; without it the end has come too.
-        let _ = self.shared.phase.clone().wait_for(|phase| *phase == Phase::Ended).await;
+        self.ended.wait().await;
     }
 
     /// Ready when the drain has begun.
     async fn draining(&self) {
-        let _ = self.shared.phase.clone().wait_for(|phase| *phase != Phase::Serving).await;
+        self.draining.wait().await;
     }
 
     /// Ready when the drain has lasted for `time`.
