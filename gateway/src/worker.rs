@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{interval, sleep, timeout};
 
+use self::accept::Socket;
 use self::flag::Flag;
 use crate::admit::Budget;
 use crate::forward::Connections;
@@ -53,9 +54,13 @@ pub enum Phase {
 /// What the control side asks of a worker.
 pub enum Command {
     Listen(TcpListener),
-    /// Serve what is queued on this address, then stop listening there.
-    Close(SocketAddr),
+    /// Serve what is queued on this address, then stop listening there; its connections end with the answer that
+    /// they wait for.
+    Close(SocketAddr, InUse),
 }
+
+/// Held while anything that came in on a closed address is still served.
+pub type InUse = Arc<()>;
 
 /// A running worker, as the control side sees it.
 pub struct Handle {
@@ -137,6 +142,14 @@ impl Worker {
         self.draining.wait().await;
     }
 
+    /// Ready when a connection from this socket shall end: the drain has begun, or a reload took the socket out.
+    async fn leaving(&self, socket: &Socket) {
+        tokio::select! {
+            () = self.draining() => {}
+            () = socket.closing() => {}
+        }
+    }
+
     /// Ready when the drain has lasted for `time`.
     async fn drained_for(&self, time: Duration) {
         self.draining().await;
@@ -150,13 +163,14 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own, unless the process or the listener holds as many as it may.
-    fn serve(self: &Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr, local: SocketAddr) {
-        let held = match Open::new(self, local) {
+    fn serve(self: &Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr, socket: &Rc<Socket>) {
+        let held = match Open::new(self, socket.address) {
             Ok(held) => held,
             Err(why) => return self.shared.ledger.process().connection_refused(why),
         };
+        let socket = socket.clone();
         spawn_local(async move {
-            connection::serve(&held.worker, stream, peer, local).await;
+            connection::serve(&held.worker, stream, peer, &socket).await;
             drop(held);
         });
     }

@@ -85,7 +85,7 @@ impl Control {
             engines => Sources::of_engines(engines, options.listen).await?,
         };
         let loaded = sources.load()?;
-        let tables = Tables::new(&Snapshot::default(), meters.meter("", ""), &Tables::default());
+        let tables = Tables::new(&Snapshot::default(), meters.meter("", ""), &Tables::default(), []);
         let mut control = Self {
             fingerprint: loaded.fingerprint,
             config: Arc::new(config::parse(&loaded)),
@@ -112,6 +112,9 @@ impl Control {
 
     /// Looks for changed files and changed addresses of host names.
     pub(super) async fn poll(&mut self, ports: &mut Ports) {
+        if ports.forget_closed() {
+            self.publish_tables(&self.published.snapshot.load(), ports.closing());
+        }
         if config::fingerprint(&self.sources.files) != self.fingerprint {
             self.reload(ports).await;
         } else if self.resolved.elapsed() >= RESOLVE {
@@ -158,8 +161,7 @@ impl Control {
         }
         let prepared = ports.prepare(&snapshot)?;
         log_report(&report);
-        let tables = Tables::new(&snapshot, self.meters.meter("", ""), &self.published.tables.load());
-        self.published.tables.store(Arc::new(tables));
+        self.publish_tables(&snapshot, ports.closing().chain(prepared.closed.iter().copied()));
         self.published.snapshot.store(Arc::new(snapshot));
         ports.apply(prepared).await;
         self.registry.prune();
@@ -167,6 +169,13 @@ impl Control {
         self.config = config;
         self.names = names;
         Ok(())
+    }
+
+    /// `closing`: addresses whose table stays until what came in on them has been served.
+    fn publish_tables(&self, snapshot: &Snapshot, closing: impl IntoIterator<Item = SocketAddr>) {
+        let meter = self.meters.meter("", "");
+        let tables = Tables::new(snapshot, meter, &self.published.tables.load(), closing);
+        self.published.tables.store(Arc::new(tables));
     }
 
     /// Publishes what was read at the start.

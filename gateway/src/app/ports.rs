@@ -2,28 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 
 use anyhow::Context;
 use tokio::sync::mpsc;
 
 use crate::listener;
 use crate::snapshot::Snapshot;
-use crate::worker::Command;
+use crate::worker::{Command, InUse};
 
 pub(super) struct Ports {
     workers: Vec<mpsc::Sender<Command>>,
     open: BTreeSet<SocketAddr>,
+    /// Taken out by a reload; what came in on them may still be served.
+    closing: Vec<(SocketAddr, Weak<()>)>,
 }
 
 /// Sockets bound for a snapshot that is not yet published.
 pub(super) struct Prepared {
     opened: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
-    closed: Vec<SocketAddr>,
+    pub(super) closed: Vec<SocketAddr>,
 }
 
 impl Ports {
     pub(super) fn new(workers: Vec<mpsc::Sender<Command>>) -> Self {
-        Self { workers, open: BTreeSet::new() }
+        Self { workers, open: BTreeSet::new(), closing: Vec::new() }
     }
 
     /// Binds what `snapshot` adds. Nothing changes yet: a port that cannot be had keeps the old snapshot.
@@ -64,11 +67,25 @@ impl Ports {
             self.open.insert(address);
         }
         for address in prepared.closed {
+            let in_use = InUse::default();
+            self.closing.push((address, Arc::downgrade(&in_use)));
             for worker in &self.workers {
-                let _ = worker.send(Command::Close(address)).await;
+                let _ = worker.send(Command::Close(address, in_use.clone())).await;
             }
             self.open.remove(&address);
         }
+    }
+
+    /// Addresses that were taken out and are still in use.
+    pub(super) fn closing(&self) -> impl Iterator<Item = SocketAddr> {
+        self.closing.iter().filter(|(_, in_use)| in_use.strong_count() > 0).map(|(address, _)| *address)
+    }
+
+    /// Forgets what is no longer in use; whether there was any.
+    pub(super) fn forget_closed(&mut self) -> bool {
+        let before = self.closing.len();
+        self.closing.retain(|(_, in_use)| in_use.strong_count() > 0);
+        self.closing.len() < before
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {

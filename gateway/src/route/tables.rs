@@ -16,9 +16,15 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables of a snapshot that follows on `before`: a listener that stays keeps the count of its connections.
+    /// The tables of a snapshot that follows on `before`: a listener that stays keeps the count of its connections,
+    /// and an address that is closing keeps its table.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, meter: Arc<Meter>, before: &Self) -> Self {
+    pub fn new(
+        snapshot: &Snapshot,
+        meter: Arc<Meter>,
+        before: &Self,
+        closing: impl IntoIterator<Item = SocketAddr>,
+    ) -> Self {
         let mut open: HashMap<_, _> =
             before.by_address.values().filter_map(|table| Some((table.door()?, table.open.clone()))).collect();
         let mut by_address = HashMap::new();
@@ -32,6 +38,11 @@ impl Tables {
                 table.open = open.entry(door).or_default().clone();
             }
             by_address.insert(*address, Arc::new(table));
+        }
+        for address in closing {
+            if let Some(table) = before.by_address.get(&address) {
+                by_address.entry(address).or_insert_with(|| table.clone());
+            }
         }
         Self { by_address, meter }
     }
@@ -72,13 +83,27 @@ mod tests {
         let exact = Hostname::Exact("a.org".into());
         let both = || at("web", Hostname::Any, &[v4, v6]);
         let first = snapshot(vec![both(), at("a", exact, &[v4])]);
-        let tables = Tables::new(&first, Arc::default(), &Tables::default());
+        let tables = Tables::new(&first, Arc::default(), &Tables::default(), []);
         let open = &tables.at(v4).unwrap().open;
         assert!(Arc::ptr_eq(open, &tables.at(v6).unwrap().open));
         let other = SocketAddr::from(([127, 0, 0, 1], 81));
         let second = snapshot(vec![both(), at("other", Hostname::Any, &[other])]);
-        let next = Tables::new(&second, Arc::default(), &tables);
+        let next = Tables::new(&second, Arc::default(), &tables, []);
         assert!(Arc::ptr_eq(open, &next.at(v6).unwrap().open));
         assert!(!Arc::ptr_eq(open, &next.at(other).unwrap().open));
+    }
+
+    #[test]
+    fn an_address_that_closes_keeps_its_table_until_it_has_closed() {
+        let (v4, v6): (SocketAddr, SocketAddr) = (V4.into(), V6.into());
+        let both = snapshot(vec![at("web", Hostname::Any, &[v4, v6])]);
+        let one = snapshot(vec![at("web", Hostname::Any, &[v6])]);
+        let before = Tables::new(&both, Arc::default(), &Tables::default(), []);
+        let closing = Tables::new(&one, Arc::default(), &before, [v4]);
+        assert!(std::ptr::eq(closing.at(v4).unwrap(), before.at(v4).unwrap()));
+        assert!(!std::ptr::eq(closing.at(v6).unwrap(), before.at(v6).unwrap()));
+        let opened_again = Tables::new(&both, Arc::default(), &closing, [v4]);
+        assert!(!std::ptr::eq(opened_again.at(v4).unwrap(), before.at(v4).unwrap()));
+        assert!(Tables::new(&one, Arc::default(), &closing, []).at(v4).is_none());
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
+use super::accept::Socket;
 use super::Worker;
 use crate::failure;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
@@ -21,7 +22,8 @@ use crate::snapshot::ClientPolicy;
 const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// Serves `stream` until either side ends it.
-pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, socket: &Socket) {
+    let local = socket.address;
     let limits = limits(worker, local);
     let detected = tokio::select! {
         biased;
@@ -42,7 +44,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                 // First: a request that has arrived is taken in before the connection is told to end.
                 biased;
                 _ = connection.as_mut() => {}
-                () = worker.draining() => {
+                () = worker.leaving(socket) => {
                     connection.as_mut().graceful_shutdown();
                     _ = connection.await;
                 }
@@ -54,7 +56,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                 // First: a request that has arrived is taken in before the connection is told to end.
                 biased;
                 _ = connection.as_mut() => {}
-                () = worker.draining() => {
+                () = worker.leaving(socket) => {
                     connection.as_mut().graceful_shutdown();
                     _ = connection.await;
                 }
