@@ -38,7 +38,6 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         peer,
         local,
         reset: Cell::new(false),
-        in_flight: Cell::new(0),
     });
     let service = service_fn(|request| {
         let client = client.clone();
@@ -96,7 +95,7 @@ async fn until_ended<C: Future>(client: &Client, connection: C) {
         let mut looks = 0;
         while looks < 2 {
             sleep(LAST_CALL).await;
-            looks = if client.in_flight.get() == 0 { looks + 1 } else { 0 };
+            looks = if client.gate.is_idle() { looks + 1 } else { 0 };
         }
     };
     tokio::select! {
