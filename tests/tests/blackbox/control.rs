@@ -82,3 +82,11 @@ async fn a_port_that_is_taken_out_ends_its_connections_with_the_answers_that_the
     assert_eq!(streaming.events(&mut body, 6).await.last().map(String::as_str), Some("data: [DONE]"));
     assert_eq!(streaming.more(&mut body).await, Err(Ended::Whole));
 }
+
+#[tokio::test]
+async fn an_engine_on_localhost_is_found_where_it_listens() {
+    let engine = Engine::start("qwen-a").await;
+    let gateway = Gateway::start_without_manifests(&[format!("localhost:{}", engine.address.port())]).await;
+    gateway.says("hostname: \"localhost\"").await;
+    assert_eq!(ask(gateway.address, post(CHAT, chat("qwen"))).await.status(), 200);
+}
