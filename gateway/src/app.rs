@@ -3,6 +3,7 @@
 mod control;
 mod limits;
 mod ports;
+mod probes;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,18 +11,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, interval, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
 use self::control::Control;
 use self::ports::Ports;
+use self::probes::Probes;
 use crate::admin::{self, AdminState, Status};
 use crate::admit::Budget;
 use crate::cli;
-use crate::endpoint::Endpoint;
 use crate::kernel;
 use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
-use crate::probe;
 use crate::worker::{self, Shared};
 
 /// How often changed files are looked for.
@@ -129,7 +129,11 @@ async fn until_stopped(
     ledger: &Ledger,
 ) -> ExitCode {
     let mut poll = interval(POLL);
-    let mut probes = interval(PROBE);
+    let mut probe = interval(PROBE);
+    let mut probes = Probes::new();
+    // After a long reload, once is enough.
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -145,27 +149,8 @@ async fn until_stopped(
                 return ExitCode::FAILURE;
             }
             _ = poll.tick() => control.poll(ports).await,
-            _ = probes.tick() => probe_all(control),
+            _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
         }
-    }
-}
-
-/// Asks every endpoint for its models, beside everything else; a silent one keeps its last answer.
-fn probe_all(control: &Control) {
-    let snapshot = control.published().snapshot.load_full();
-    let mut asked: Vec<*const Endpoint> = Vec::new();
-    for endpoint in snapshot.pools.iter().flat_map(|pool| &pool.endpoints) {
-        if asked.contains(&Arc::as_ptr(endpoint)) {
-            continue;
-        }
-        asked.push(Arc::as_ptr(endpoint));
-        let endpoint = endpoint.clone();
-        tokio::spawn(async move {
-            match probe::models(&endpoint.address).await {
-                Ok(models) => endpoint.served.publish(models),
-                Err(e) => tracing::debug!(endpoint = %endpoint.label, error = %e, "cannot ask for models"),
-            }
-        });
     }
 }
 
