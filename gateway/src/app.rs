@@ -58,11 +58,10 @@ async fn serve(
     let ledger = Ledger::new(access_log);
     let (meters, status) = (Arc::new(Meters::default()), Arc::new(Status::default()));
     status.set_rung(rung.word(), why);
-    let mut control = tokio::select! {
-        control = Control::start(options, meters.clone(), status.clone()) => control?,
-        // Engines may be waited for; that must not keep anyone from leaving.
-        _ = signals.next() => return Ok(ExitCode::SUCCESS),
-    };
+    // Engines may be waited for; that must not keep anyone from leaving.
+    let started = Control::start(options, meters.clone(), status.clone());
+    let Some(control) = signals.unless_stopped(started).await else { return Ok(ExitCode::SUCCESS) };
+    let mut control = control?;
 
     let workers = options.workers.map_or_else(limits::workers, usize::from);
     let (phase, phase_seen) = watch::channel(worker::Phase::Serving);
@@ -140,7 +139,9 @@ async fn until_stopped(
                 Asked::Stop => return ExitCode::SUCCESS,
                 Asked::Reload => {
                     ledger.access_log().reopen();
-                    control.reload(ports).await;
+                    if signals.unless_stopped(control.reload(ports)).await.is_none() {
+                        return ExitCode::SUCCESS;
+                    }
                 }
             },
             // Clients that the kernel gave to its sockets get no answer: whoever supervises us must start anew.
@@ -148,7 +149,9 @@ async fn until_stopped(
                 tracing::error!("a worker has ended without being asked; the gateway drains and exits");
                 return ExitCode::FAILURE;
             }
-            _ = poll.tick() => control.poll(ports).await,
+            _ = poll.tick() => if signals.unless_stopped(control.poll(ports)).await.is_none() {
+                return ExitCode::SUCCESS;
+            },
             _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
         }
     }
@@ -172,10 +175,9 @@ async fn drain(
             }
         }
     });
-    let stopped_again = async { while signals.next().await != Asked::Stop {} };
     tokio::select! {
         _ = &mut joined => return,
-        _ = timeout(limit, stopped_again) => {}
+        _ = timeout(limit, signals.stop()) => {}
     }
     tracing::warn!("the drain is over; what is still in flight is cut");
     phase.send_replace(worker::Phase::Ended);

@@ -26,7 +26,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 pub async fn manifests(engines: &[String], listen: SocketAddr) -> anyhow::Result<String> {
     let mut asking = JoinSet::new();
     for (index, engine) in engines.iter().enumerate() {
-        let engine = Engine::read(engine).with_context(|| format!("--engine {engine}: write it as HOST:PORT"))?;
+        let engine =
+            Engine::read(engine).with_context(|| format!("--engine {engine}: write it as HOST:PORT"))?;
         asking.spawn(async move { anyhow::Ok((index, ask(engine).await?)) });
     }
     let mut serving = Vec::new();
@@ -215,8 +216,7 @@ mod tests {
 
         let a = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let b = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let names: Vec<_> =
-            [&a, &b].map(|l| format!("localhost:{}", l.local_addr().unwrap().port())).into();
+        let names: Vec<_> = [&a, &b].map(|l| format!("localhost:{}", l.local_addr().unwrap().port())).into();
         let answers = async {
             // Neither is answered before both have asked.
             for (mut stream, _) in [a.accept().await.unwrap(), b.accept().await.unwrap()] {

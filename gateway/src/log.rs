@@ -102,7 +102,8 @@ fn write_all(inbox: &Receiver<Box<[u8]>>, shared: &Shared, mut sink: impl Write)
         let _ = sink.write_all(&line);
         let dropped = shared.dropped.swap(0, Relaxed);
         if dropped > 0 {
-            let _ = writeln!(sink, "penstock: {dropped} lines of this log were dropped: it was read too slowly");
+            let _ =
+                writeln!(sink, "penstock: {dropped} lines of this log were dropped: it was read too slowly");
         }
     }
 }

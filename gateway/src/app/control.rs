@@ -128,8 +128,9 @@ impl Control {
             Ok(()) => tracing::info!(generation = self.generation, "the manifests were read again"),
             Err(e) => {
                 let why = format!("{e:#}");
+                // First, so that whoever reads the line finds it in the status.
+                self.status.reload_failed(why.clone());
                 tracing::error!(error = %why, "the manifests cannot be used; what ran before goes on");
-                self.status.reload_failed(why);
             }
         }
     }
@@ -154,8 +155,7 @@ impl Control {
         let meters = self.meters.clone();
         let mut meter = |pool: &str, model: &str| meters.meter(pool, model);
         let generation = self.generation + 1;
-        let (snapshot, report) =
-            config::build(&config, &names, &mut self.registry, &mut meter, generation);
+        let (snapshot, report) = config::build(&config, &names, &mut self.registry, &mut meter, generation);
         if snapshot.listeners.is_empty() {
             anyhow::bail!("{}{}", check::problems(&report), check::NOTHING_TO_SERVE);
         }

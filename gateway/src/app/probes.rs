@@ -99,8 +99,7 @@ mod tests {
         // All of 127.0.0.0/8 is this host: one socket stands for a hundred engines.
         let any = TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
         let port = any.local_addr().unwrap().port();
-        let endpoint =
-            |host: u8| Arc::new(Endpoint::new(Address::Tcp(([127, 0, 1, host], port).into())));
+        let endpoint = |host: u8| Arc::new(Endpoint::new(Address::Tcp(([127, 0, 1, host], port).into())));
         let mut probes = Probes::new();
         probes.begin(&snapshot((0..100).map(endpoint).collect()));
         let mut held = Vec::new();

@@ -160,8 +160,8 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::route::fixtures::*;
     use crate::route::Table;
+    use crate::route::fixtures::*;
     use crate::snapshot::{Hostname, PathMatch, Pool};
 
     fn get(path: &str) -> Parts {

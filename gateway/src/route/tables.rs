@@ -25,8 +25,11 @@ impl Tables {
         before: &Self,
         closing: impl IntoIterator<Item = SocketAddr>,
     ) -> Self {
-        let mut open: HashMap<_, _> =
-            before.by_address.values().filter_map(|table| Some((table.door()?, table.open.clone()))).collect();
+        let mut open: HashMap<_, _> = before
+            .by_address
+            .values()
+            .filter_map(|table| Some((table.door()?, table.open.clone())))
+            .collect();
         let mut by_address = HashMap::new();
         for address in snapshot.listeners.iter().flat_map(|listener| &listener.addresses) {
             if by_address.contains_key(address) {

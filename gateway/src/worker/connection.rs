@@ -10,8 +10,8 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
-use super::accept::Socket;
 use super::Worker;
+use super::accept::Socket;
 use crate::failure;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
 use crate::gate::io::{Gate, GateLimits, Protocol};

@@ -100,7 +100,8 @@ async fn an_idle_connection_is_closed_without_a_word_when_its_policy_says_so() {
 
 #[tokio::test]
 async fn connections_beyond_the_policys_limit_are_closed_and_counted() {
-    let (_engine, gateway) = one_engine_with(&client_policy("connection: {connectionLimit: {value: 2}}")).await;
+    let (_engine, gateway) =
+        one_engine_with(&client_policy("connection: {connectionLimit: {value: 2}}")).await;
     let list = "GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut held = Vec::new();
     for _ in 0..2 {
