@@ -28,6 +28,8 @@ use crate::worker::{self, Shared};
 const POLL: Duration = Duration::from_secs(1);
 /// How often engines are asked for their models.
 const PROBE: Duration = Duration::from_secs(10);
+/// For threads that are still at work when everything has been served.
+const LAST_THREADS: Duration = Duration::from_secs(1);
 /// For the last lines of the access log.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -43,7 +45,10 @@ pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
         .thread_name("control")
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options, rung, why, connections))
+    let done = runtime.block_on(serve(options, rung, why, connections));
+    // A resolver or a worker that hangs must not keep the process: dropping the runtime would wait for it.
+    runtime.shutdown_timeout(LAST_THREADS);
+    done
 }
 
 async fn serve(
