@@ -3,7 +3,10 @@
 //! An endpoint outlives snapshots: the control side keeps one per address, so that counters and connections
 //! survive a reload, and two pools that name the same address see the same load.
 
+mod clock;
+mod counted;
 mod health;
+mod served;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::failure::{Blame, Reason};
+
+pub use counted::Counted;
 pub use health::Health;
+pub use served::Served;
+
+/// How long the last observed time to first byte speaks for an idle engine.
+const TTFT_TRUSTED_MS: u64 = 5_000;
 
 /// Where an engine listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,7 +52,12 @@ pub struct Endpoint {
     reservations: AtomicU32,
     /// Decayed time to first byte in µs; 0 until the first answer.
     ttft_us: AtomicU64,
+    /// When it was last observed, in ms of [`clock::now_ms`].
+    observed_ms: AtomicU64,
     pub health: Health,
+    /// What the kernel sees of others at the same engine.
+    pub counted: Counted,
+    pub served: Served,
 }
 
 impl Endpoint {
@@ -55,7 +70,10 @@ impl Endpoint {
             leases: AtomicU32::new(0),
             reservations: AtomicU32::new(0),
             ttft_us: AtomicU64::new(0),
+            observed_ms: AtomicU64::new(0),
             health: Health::default(),
+            counted: Counted::default(),
+            served: Served::default(),
         }
     }
 
@@ -71,13 +89,13 @@ impl Endpoint {
         self.reservations.load(Relaxed)
     }
 
-    /// Decayed time to first byte; `None` until the engine has answered once.
+    /// Decayed time to first byte; `None` until the engine has answered once, and again when that is too long ago
+    /// to speak for an idle engine: one slow start must not keep it from ever being asked again.
     #[must_use]
     pub fn ttft(&self) -> Option<Duration> {
-        match self.ttft_us.load(Relaxed) {
-            0 => None,
-            us => Some(Duration::from_micros(us)),
-        }
+        let us = self.ttft_us.load(Relaxed);
+        let stale = || clock::now_ms().saturating_sub(self.observed_ms.load(Relaxed)) > TTFT_TRUSTED_MS;
+        if us == 0 || (self.leases() == 0 && stale()) { None } else { Some(Duration::from_micros(us)) }
     }
 
     /// Takes one answer's time to first byte into the decayed figure (weight 1/8, as RFC 6298 does for SRTT).
@@ -89,6 +107,29 @@ impl Endpoint {
             old => (old - old / 8 + sample / 8).max(1),
         };
         self.ttft_us.store(decayed, Relaxed);
+        self.observed_ms.store(clock::now_ms(), Relaxed);
+    }
+
+    /// The engine answered with content.
+    pub fn succeeded(&self) {
+        if self.health.succeeded() {
+            tracing::info!(endpoint = %self.label, "the endpoint answers again and is restored");
+        }
+    }
+
+    /// The engine failed a request, if the reason is its own.
+    pub fn failed(&self, reason: Reason) {
+        if reason.blame() != Blame::Engine {
+            return;
+        }
+        if let Some(ejection) = self.health.failed() {
+            tracing::warn!(
+                endpoint = %self.label,
+                reason = reason.word(),
+                ejected_s = ejection.as_secs_f64(),
+                "the endpoint fails in a row and is left alone for a while"
+            );
+        }
     }
 
     /// Promises a request to this endpoint: counted at once, so that a burst sees itself.

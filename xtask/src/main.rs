@@ -1,4 +1,59 @@
+//! The only developer tool: `cargo xtask` lists what it does.
+
+mod arrows;
+mod check;
+mod child;
 mod ebpf;
-fn main() -> anyhow::Result<()> {
-    ebpf::run(std::env::args().any(|a| a == "--check"))
+mod fuzz;
+mod licences;
+mod real;
+mod run;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run, test and check Penstock.
+#[derive(Parser)]
+#[command(name = "cargo xtask", arg_required_else_help = true, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start Penstock on port 8080 with examples/ack in front of four fake engines; with `-- -f PATH` on your manifests
+    Run(run::Arguments),
+    /// Run every test; hermetic, as root or not
+    Test(test::Arguments),
+    /// Format, clippy, docs, import rules, licences
+    Check,
+    /// Build the kernel half; with --check only compare what is committed with what its sources say
+    Ebpf {
+        #[arg(long)]
+        check: bool,
+    },
+    /// Fuzz one target of gateway/fuzz
+    Fuzz(fuzz::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Test(arguments) => test::test(&arguments),
+        Command::Check => check::check(),
+        Command::Ebpf { check } => ebpf::run(check),
+        Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the backtrace that RUST_BACKTRACE would add: what failed is a command, and it is named.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

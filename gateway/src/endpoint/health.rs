@@ -1,9 +1,10 @@
 //! An endpoint that fails in a row is left alone for a while (ejected), then tried with one request at a time
 //! until it answers (restored).
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::clock::now_ms;
 
 /// Failures in a row that eject.
 const FAILURES_TO_EJECT: u32 = 3;
@@ -16,14 +17,18 @@ const LONGEST_EJECTION: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Health {
     failures: AtomicU32,
-    /// Ejected until this many ms after process start; 0: not ejected.
+    /// Ejected until this time of [`now_ms`]; 0: not ejected.
     ejected_until_ms: AtomicU64,
+    /// Ejections since the last answer: each is twice as long as the one before.
+    streak: AtomicU32,
+    /// Whether the one request that tries an ejected endpoint is out.
+    trial: AtomicBool,
     ejections: AtomicU64,
 }
 
 impl Health {
     /// Whether a picker may choose the endpoint. When an ejection has run out, exactly one caller is told yes
-    /// and the ejection is prolonged, so that one request tries the engine and not a crowd.
+    /// and the ejection goes on for as long again, so that one request tries the engine and not a crowd.
     #[must_use]
     pub fn admits(&self) -> bool {
         let until = self.ejected_until_ms.load(Relaxed);
@@ -31,11 +36,13 @@ impl Health {
             return true;
         }
         let now = now_ms();
-        now >= until
-            && self
-                .ejected_until_ms
-                .compare_exchange(until, now + FIRST_EJECTION.as_millis() as u64, Relaxed, Relaxed)
-                .is_ok()
+        let again = now + ejection(self.streak.load(Relaxed).saturating_sub(1)).as_millis() as u64;
+        let taken =
+            now >= until && self.ejected_until_ms.compare_exchange(until, again, Relaxed, Relaxed).is_ok();
+        if taken {
+            self.trial.store(true, Relaxed);
+        }
+        taken
     }
 
     /// Whether the endpoint is left alone now; asks without the side effect of [`Self::admits`].
@@ -57,29 +64,43 @@ impl Health {
             return false;
         }
         self.failures.store(0, Relaxed);
+        self.streak.store(0, Relaxed);
+        self.trial.store(false, Relaxed);
         self.ejected_until_ms.swap(0, Relaxed) != 0
     }
 
-    /// The engine refused, reset or spoke nonsense. Returns for how long it is ejected now, if it is.
+    /// The engine refused, reset or spoke nonsense. Returns for how long that ejects it, if it does: what else
+    /// fails while it is ejected belongs to the same incident, but for the trial.
     pub fn failed(&self) -> Option<Duration> {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
-        let over = failures.checked_sub(FAILURES_TO_EJECT)?;
-        let ejection = FIRST_EJECTION.saturating_mul(1 << over.min(8)).min(LONGEST_EJECTION);
-        self.ejected_until_ms.store(now_ms() + ejection.as_millis() as u64, Relaxed);
+        let until = self.ejected_until_ms.load(Relaxed);
+        let trial = self.trial.swap(false, Relaxed);
+        if failures < FAILURES_TO_EJECT || (until != 0 && !trial) {
+            return None;
+        }
+        let ejection = ejection(self.streak.load(Relaxed));
+        let ejected = now_ms() + ejection.as_millis() as u64;
+        // Of two workers that see the same incident, one ejects.
+        self.ejected_until_ms.compare_exchange(until, ejected, Relaxed, Relaxed).ok()?;
+        self.streak.fetch_add(1, Relaxed);
         self.ejections.fetch_add(1, Relaxed);
         Some(ejection)
     }
 }
 
-fn now_ms() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // 1 at least: 0 means "not ejected".
-    START.elapsed().as_millis() as u64 + 1
+/// How long the ejection after `streak` others lasts.
+fn ejection(streak: u32) -> Duration {
+    FIRST_EJECTION.saturating_mul(1 << streak.min(8)).min(LONGEST_EJECTION)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn run_out(health: &Health) {
+        health.ejected_until_ms.store(1, Relaxed);
+        std::thread::sleep(Duration::from_millis(2));
+    }
 
     #[test]
     fn three_failures_in_a_row_eject_and_one_answer_restores() {
@@ -96,18 +117,31 @@ mod tests {
     }
 
     #[test]
-    fn ejections_double_up_to_a_bound() {
+    fn one_incident_ejects_once_however_many_requests_it_took() {
         let health = Health::default();
-        let longest = (0..40).filter_map(|_| health.failed()).max();
-        assert_eq!(longest, Some(LONGEST_EJECTION));
+        let ejections: Vec<_> = (0..40).filter_map(|_| health.failed()).collect();
+        assert_eq!(ejections, [FIRST_EJECTION]);
+        assert_eq!(health.ejections(), 1);
+    }
+
+    #[test]
+    fn each_failed_trial_doubles_the_ejection_up_to_a_bound() {
+        let health = Health::default();
+        (0..3).for_each(|_| _ = health.failed());
+        let mut lasted = Vec::new();
+        for _ in 0..8 {
+            run_out(&health);
+            assert!(health.admits());
+            lasted.extend(health.failed().map(|ejection| ejection.as_secs()));
+        }
+        assert_eq!(lasted, [2, 4, 8, 16, 30, 30, 30, 30]);
     }
 
     #[test]
     fn an_ejection_that_ran_out_admits_one_trial() {
         let health = Health::default();
         (0..3).for_each(|_| _ = health.failed());
-        health.ejected_until_ms.store(1, Relaxed);
-        std::thread::sleep(Duration::from_millis(2));
+        run_out(&health);
         assert!(health.admits());
         assert!(!health.admits());
     }

@@ -5,11 +5,14 @@
 //! dropped. Without them the socket's cookie is remembered until sock_diag no longer lists it.
 
 use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use penstock_common::account::Socket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::sys;
 
@@ -50,6 +53,16 @@ pub fn mark(socket: &impl AsFd) {
     if let Err(error) = outcome {
         tracing::debug!(%error, "a connection of ours cannot be marked and counts as foreign");
     }
+}
+
+/// A connection of the gateway's own.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    mark(&socket);
+    socket.connect(address).await
 }
 
 pub(super) fn into_storage(map: OwnedFd, owner: u8) {

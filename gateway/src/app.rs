@@ -1,0 +1,213 @@
+//! The running gateway: the one place that knows both bands.
+
+mod control;
+mod counting;
+mod limits;
+mod ports;
+mod probes;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
+
+use self::control::Control;
+use self::counting::Counting;
+use self::ports::Ports;
+use self::probes::Probes;
+use crate::admin::{self, AdminState, Status};
+use crate::admit::Budget;
+use crate::cli;
+use crate::kernel;
+use crate::ledger::{AccessLog, Ledger, Meters};
+use crate::lifecycle::{Asked, Signals};
+use crate::worker::{self, Shared};
+
+/// How often changed files are looked for.
+const POLL: Duration = Duration::from_secs(1);
+/// How often engines are asked for their models.
+const PROBE: Duration = Duration::from_secs(10);
+/// For threads that are still at work when everything has been served.
+const LAST_THREADS: Duration = Duration::from_secs(1);
+/// For the last lines of the access log.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// `penstock run`.
+///
+/// # Errors
+/// What keeps the gateway from starting, worded for its operator.
+pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
+    let stand = kernel::stand(options.kernel).map_err(anyhow::Error::msg)?;
+    let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(serve(options, stand, connections));
+    // A resolver or a worker that hangs must not keep the process: dropping the runtime would wait for it.
+    runtime.shutdown_timeout(LAST_THREADS);
+    done
+}
+
+async fn serve(options: &cli::Run, stand: kernel::Stand, connections: u32) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let access_log = AccessLog::open(options.access_log.as_str().into())
+        .with_context(|| format!("cannot write the access log to {} (--access-log)", options.access_log))?;
+    let ledger = Ledger::new(access_log);
+    let (meters, status) = (Arc::new(Meters::default()), Arc::new(Status::default()));
+    let rung = stand.rung;
+    status.set_rung(rung.word(), &*stand.why);
+    let counting =
+        stand.source.map(Counting::start).transpose().context("cannot start the thread that counts")?;
+    // Engines may be waited for; that must not keep anyone from leaving.
+    let started = Control::start(options, meters.clone(), status.clone(), counting);
+    let Some(control) = signals.unless_stopped(started).await else { return Ok(ExitCode::SUCCESS) };
+    let mut control = control?;
+
+    let workers = options.workers.map_or_else(limits::workers, usize::from);
+    let (phase, phase_seen) = watch::channel(worker::Phase::Serving);
+    let shared = Shared {
+        tables: control.published().tables.clone(),
+        ledger: ledger.clone(),
+        budget: Budget::new(ledger.clone()),
+        phase: phase_seen,
+        connections_per_worker: (connections / workers as u32).max(1),
+    };
+    let workers: Vec<_> = (0..workers)
+        .map(|index| worker::start(index, shared.clone()))
+        .collect::<Result<_, _>>()
+        .context("cannot start the workers (--workers)")?;
+    let mut ports = Ports::new(workers.iter().map(|worker| worker.commands.clone()).collect());
+    control.publish_first(&mut ports).await?;
+    warn_of_public(&ports);
+
+    let admin = tokio::net::TcpListener::bind(options.admin)
+        .await
+        .with_context(|| format!("cannot serve the admin port on {} (--admin)", options.admin))?;
+    let admin_address = admin.local_addr()?;
+    if !admin_address.ip().is_loopback() {
+        tracing::warn!(address = %admin_address, "the admin port has no authentication and other hosts can reach it");
+    }
+    let snapshot = control.published().snapshot.clone();
+    tokio::spawn(admin::serve(
+        admin,
+        AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() },
+    ));
+
+    status.set_phase(admin::Phase::Ready);
+    eprintln!(
+        "penstock ready: listeners=[{}] admin={admin_address} rung={rung} ({})",
+        ports.describe(),
+        stand.why
+    );
+
+    let mut ends = ends(&workers);
+    let code = until_stopped(&mut control, &mut ports, &mut signals, &mut ends, &ledger).await;
+    status.set_phase(admin::Phase::Draining);
+    drain(options.drain_timeout, &phase, &mut signals, workers).await;
+    if !ledger.access_log().shutdown(LAST_LINES) {
+        tracing::warn!("the access log is stuck; its last lines are lost");
+    }
+    Ok(code)
+}
+
+/// Without authentication, who can reach a listener can use the engines.
+fn warn_of_public(ports: &Ports) {
+    for address in ports.addresses().filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(%address, "other hosts can reach this listener, and nothing asks them who they are");
+    }
+}
+
+/// One task for each worker, done when the worker has ended.
+fn ends(workers: &[worker::Handle]) -> JoinSet<()> {
+    let commands = workers.iter().map(|worker| worker.commands.clone());
+    commands.map(|commands| async move { commands.closed().await }).collect()
+}
+
+/// Serves, reloads and probes until the operator asks for the end, or a worker is lost.
+async fn until_stopped(
+    control: &mut Control,
+    ports: &mut Ports,
+    signals: &mut Signals,
+    ends: &mut JoinSet<()>,
+    ledger: &Ledger,
+) -> ExitCode {
+    let mut poll = interval(POLL);
+    let mut probe = interval(PROBE);
+    let mut probes = Probes::new();
+    // After a long reload, once is enough.
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => return ExitCode::SUCCESS,
+                Asked::Reload => {
+                    ledger.access_log().reopen();
+                    if signals.unless_stopped(control.reload(ports)).await.is_none() {
+                        return ExitCode::SUCCESS;
+                    }
+                }
+            },
+            // Clients that the kernel gave to its sockets get no answer: whoever supervises us must start anew.
+            Some(_) = ends.join_next() => {
+                tracing::error!("a worker has ended without being asked; the gateway drains and exits");
+                return ExitCode::FAILURE;
+            }
+            _ = poll.tick() => if signals.unless_stopped(control.poll(ports)).await.is_none() {
+                return ExitCode::SUCCESS;
+            },
+            _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
+        }
+    }
+}
+
+async fn drain(
+    limit: Duration,
+    phase: &watch::Sender<worker::Phase>,
+    signals: &mut Signals,
+    workers: Vec<worker::Handle>,
+) {
+    tracing::info!(
+        limit_s = limit.as_secs_f64(),
+        "draining: requests in flight go on, new connections do not"
+    );
+    phase.send_replace(worker::Phase::Draining);
+    let mut joined = tokio::task::spawn_blocking(move || {
+        for worker in workers {
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+    });
+    tokio::select! {
+        _ = &mut joined => return,
+        _ = timeout(limit, signals.stop()) => {}
+    }
+    tracing::warn!("the drain is over; what is still in flight is cut");
+    phase.send_replace(worker::Phase::Ended);
+    let _ = timeout(Duration::from_secs(2), joined).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_ends_is_noticed_whether_it_panics_or_returns() {
+        for panics in [false, true] {
+            let (commands, inbox) = tokio::sync::mpsc::channel::<worker::Command>(1);
+            let thread = std::thread::spawn(move || {
+                let _inbox = inbox;
+                assert!(!panics, "as the test wants it");
+            });
+            let mut ends = ends(&[worker::Handle { commands, thread }]);
+            let ended = timeout(Duration::from_secs(5), ends.join_next()).await;
+            assert!(ended.is_ok_and(|ended| ended.is_some()), "panics: {panics}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Carries the kernel's counts to the endpoints, from a thread of its own: reading them blocks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::endpoint::{Address, Endpoint};
+use crate::kernel::{Counts, EndpointCounts};
+use crate::snapshot::Snapshot;
+
+/// How often the counts are read.
+const READ: Duration = Duration::from_millis(100);
+/// How often where they cannot be had.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// A kernel that is slower keeps nobody waiting.
+const TRACKED: Duration = Duration::from_secs(1);
+
+/// The thread that reads. It ends, and unloads what is in the kernel, when this is dropped.
+pub(super) struct Counting {
+    wanted: Option<mpsc::Sender<Wanted>>,
+    /// Closed by the end of the thread.
+    ended: mpsc::Receiver<()>,
+}
+
+struct Wanted {
+    endpoints: Vec<Arc<Endpoint>>,
+    done: oneshot::Sender<()>,
+}
+
+impl Counting {
+    /// # Errors
+    /// When there can be no thread.
+    pub(super) fn start(source: Box<dyn Counts>) -> io::Result<Self> {
+        let (wanted, inbox) = mpsc::channel();
+        let (ends, ended) = mpsc::channel();
+        thread::Builder::new().name("counting".into()).spawn(move || {
+            Reader { source, endpoints: Vec::new(), is_tracked: true, fails: false, disbelieved: 0 }
+                .run(&inbox);
+            drop::<mpsc::Sender<()>>(ends);
+        })?;
+        Ok(Self { wanted: Some(wanted), ended })
+    }
+
+    /// Has the endpoints of a snapshot counted; before workers see it, so that no connection is older than its count.
+    pub(super) async fn track(&self, snapshot: &Snapshot) {
+        let (done, is_done) = oneshot::channel();
+        let wanted = Wanted { endpoints: tcp_endpoints(snapshot), done };
+        if self.wanted.as_ref().is_some_and(|to| to.send(wanted).is_ok()) {
+            // Counting late is better than serving late.
+            let _ = timeout(TRACKED, is_done).await;
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.wanted = None;
+        let _ = self.ended.recv_timeout(TRACKED);
+    }
+}
+
+fn tcp_endpoints(snapshot: &Snapshot) -> Vec<Arc<Endpoint>> {
+    let mut endpoints: Vec<_> =
+        snapshot.pools.iter().flat_map(|pool| pool.endpoints.iter().cloned()).collect();
+    endpoints.retain(|endpoint| tcp(endpoint).is_some());
+    endpoints.sort_by_key(|endpoint| tcp(endpoint));
+    endpoints.dedup_by_key(|endpoint| tcp(endpoint));
+    endpoints
+}
+
+fn tcp(endpoint: &Arc<Endpoint>) -> Option<SocketAddr> {
+    match endpoint.address {
+        Address::Tcp(address) => Some(address),
+        Address::Unix(_) => None,
+    }
+}
+
+struct Reader {
+    source: Box<dyn Counts>,
+    endpoints: Vec<Arc<Endpoint>>,
+    is_tracked: bool,
+    fails: bool,
+    /// Endpoints whose counts drift.
+    disbelieved: usize,
+}
+
+impl Reader {
+    fn run(mut self, inbox: &mpsc::Receiver<Wanted>) {
+        let mut counts = Vec::new();
+        let mut next = Instant::now();
+        loop {
+            let wanted = match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Wanted { endpoints, done }) => {
+                    self.endpoints = endpoints;
+                    self.is_tracked = false;
+                    Some(done)
+                }
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let read = self.read(&mut counts);
+            if let Some(done) = wanted {
+                // Who asked may have stopped waiting.
+                let _ = done.send(());
+            }
+            self.say(read);
+            next = Instant::now() + if self.fails { READ_AGAIN } else { READ };
+        }
+    }
+
+    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<usize> {
+        if !self.is_tracked {
+            let addresses: Vec<_> = self.endpoints.iter().filter_map(tcp).collect();
+            self.source.track(&addresses)?;
+            self.is_tracked = true;
+        }
+        self.source.read(counts)?;
+        let each = self.endpoints.iter().zip(counts.iter());
+        Ok(each.filter(|(endpoint, counts)| !endpoint.counted.publish(**counts)).count())
+    }
+
+    /// Once for each change.
+    fn say(&mut self, read: io::Result<usize>) {
+        match &read {
+            Err(error) if !self.fails => {
+                tracing::warn!(%error, "the kernel's counts cannot be read; picking goes by the gateway's own");
+            }
+            Ok(_) if self.fails => tracing::info!("the kernel's counts are read again"),
+            _ => {}
+        }
+        self.fails = read.is_err();
+        let disbelieved = read.unwrap_or(self.disbelieved);
+        if (disbelieved == 0) != (self.disbelieved == 0) {
+            if disbelieved > 0 {
+                tracing::warn!(
+                    endpoints = disbelieved,
+                    "the kernel's counts drift; they are not believed there"
+                );
+            } else {
+                tracing::info!("the kernel's counts no longer drift");
+            }
+        }
+        self.disbelieved = disbelieved;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::snapshot::{ObjectName, Pool};
+
+    /// Counts as many busy requests as the endpoint's port says, while it works.
+    struct Fake {
+        works: Arc<AtomicBool>,
+        tracked: Arc<Mutex<Vec<SocketAddr>>>,
+        dropped: Arc<AtomicBool>,
+    }
+
+    impl Counts for Fake {
+        fn track(&mut self, endpoints: &[SocketAddr]) -> io::Result<()> {
+            *self.tracked.lock().unwrap() = endpoints.to_vec();
+            Ok(())
+        }
+
+        fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()> {
+            if !self.works.load(Ordering::Relaxed) {
+                return Err(io::Error::other("as the test wants it"));
+            }
+            let of = |address: &SocketAddr| u32::from(address.port());
+            let tracked = self.tracked.lock().unwrap();
+            *counts = tracked
+                .iter()
+                .map(|each| EndpointCounts { foreign_busy: of(each), ..EndpointCounts::default() })
+                .collect();
+            Ok(())
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            self.dropped.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn snapshot(addresses: &[Address]) -> Snapshot {
+        let endpoints = addresses.iter().map(|address| Arc::new(Endpoint::new(address.clone()))).collect();
+        let name = ObjectName { namespace: "default".into(), name: "pool".into() };
+        let pool =
+            Pool { name, kind: "Backend", endpoints, models: Default::default(), meter: Arc::default() };
+        Snapshot { pools: vec![Arc::new(pool)], ..Snapshot::default() }
+    }
+
+    #[tokio::test]
+    async fn tracked_endpoints_are_counted_at_once_and_a_source_that_fails_is_asked_again() {
+        let works = Arc::new(AtomicBool::new(true));
+        let (tracked, dropped) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let fake = Fake { works: works.clone(), tracked, dropped: dropped.clone() };
+        let counting = Counting::start(Box::new(fake)).unwrap();
+        let tcp = |port| Address::Tcp(([127, 0, 0, 1], port).into());
+        let snapshot = snapshot(&[tcp(7), Address::Unix("/engine".into()), tcp(9), tcp(7)]);
+        counting.track(&snapshot).await;
+        let busy = || snapshot.pools[0].endpoints.iter().map(|each| each.counted.foreign_busy()).sum::<u32>();
+        assert_eq!(busy(), 16);
+
+        works.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(2_300)).await;
+        assert_eq!(busy(), 0, "old counts are no load");
+        works.store(true, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(busy(), 16);
+
+        drop(counting);
+        assert!(dropped.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,73 @@
+//! A worker's connections to engines that wait for their next request.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Connection;
+use crate::endpoint::Endpoint;
+
+/// A connection idle for longer is closed by us: uvicorn closes at 5 s, and a request must not race with that.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Kept for each endpoint at most; a burst beyond it pays for connecting again.
+const IDLE_PER_ENDPOINT: usize = 512;
+
+/// Idle connections by endpoint. One for each worker: a connection never changes its thread.
+#[derive(Debug, Default)]
+pub struct Connections {
+    idle: RefCell<HashMap<*const Endpoint, Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    /// Keeps the key's address from being used again for another endpoint.
+    _endpoint: Arc<Endpoint>,
+    /// Oldest first, taken from the end: the warmest is used, the rest age out.
+    connections: Vec<(Instant, Connection)>,
+}
+
+impl Connections {
+    /// A kept connection that is open and quiet at this moment.
+    #[must_use]
+    pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = &mut idle.get_mut(&Arc::as_ptr(endpoint))?.connections;
+        let oldest = Instant::now().checked_sub(IDLE_TIMEOUT)?;
+        while let Some((since, connection)) = kept.pop() {
+            if since < oldest {
+                // Everything before it is older still.
+                kept.clear();
+                return None;
+            }
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub fn put(&self, endpoint: &Arc<Endpoint>, mut connection: Connection) {
+        connection.reused = true;
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle
+            .entry(Arc::as_ptr(endpoint))
+            .or_insert_with(|| Idle { _endpoint: endpoint.clone(), connections: Vec::new() });
+        if kept.connections.len() < IDLE_PER_ENDPOINT {
+            kept.connections.push((Instant::now(), connection));
+        }
+    }
+
+    /// Closes what has been idle for too long; called every second or so.
+    pub fn sweep(&self) {
+        let Some(oldest) = Instant::now().checked_sub(IDLE_TIMEOUT) else { return };
+        self.idle.borrow_mut().retain(|_, idle| {
+            let expired = idle.connections.partition_point(|(since, _)| *since < oldest);
+            idle.connections.drain(..expired);
+            !idle.connections.is_empty()
+        });
+    }
+}

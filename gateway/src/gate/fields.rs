@@ -1,0 +1,294 @@
+//! Fields that decide framing, the connection or trust: what they may say, and which never travel on.
+
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use penstock_common::framing::{is_field_byte, is_token};
+
+use crate::failure::{Failure, Reason};
+
+/// What the fields of one head say about its message and its connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) length: Option<u64>,
+    pub(super) chunked: bool,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+}
+
+impl Seen {
+    /// Takes one field line, of which the name is a token; `Err` says what is wrong with it.
+    pub(super) fn take(&mut self, name: &str, value: &[u8]) -> Result<(), &'static str> {
+        if !value.iter().copied().all(is_field_byte) {
+            return Err("a field value holds a control byte");
+        }
+        if name.contains('_') && is_framing_in_disguise(name) {
+            return Err("a field name spells Content-Length, Transfer-Encoding or Host with an underscore");
+        }
+        if name.eq_ignore_ascii_case("content-length") {
+            if self.length.is_some() {
+                return Err("there is more than one Content-Length");
+            }
+            self.length = Some(length(trim(value))?);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
+                return Err("Transfer-Encoding is something other than one `chunked`");
+            }
+            self.chunked = true;
+        } else if name.eq_ignore_ascii_case("connection") {
+            for token in list(value) {
+                if !token.iter().copied().all(is_token) {
+                    return Err("Connection is not a list of tokens");
+                }
+                self.close |= token.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            }
+        } else if name.eq_ignore_ascii_case("te") && !list(value).all(is_coding) {
+            return Err("TE is not a list of transfer codings");
+        }
+        if self.chunked && self.length.is_some() {
+            return Err("there are both Content-Length and Transfer-Encoding");
+        }
+        Ok(())
+    }
+
+    /// Whether the sender wants the connection kept (RFC 9112 section 9.3).
+    pub(super) fn keeps(&self, version_11: bool) -> bool {
+        !self.close && (version_11 || self.keep_alive)
+    }
+}
+
+/// Gateways of the CGI family read `_` as `-`: such a name would be framing to them and nothing to us.
+fn is_framing_in_disguise(name: &str) -> bool {
+    ["content-length", "transfer-encoding", "host"].iter().any(|framing| {
+        framing.len() == name.len()
+            && name
+                .bytes()
+                .zip(framing.bytes())
+                .all(|(byte, is)| byte.eq_ignore_ascii_case(&is) || byte == b'_' && is == b'-')
+    })
+}
+
+fn length(value: &[u8]) -> Result<u64, &'static str> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err("Content-Length is not one decimal number");
+    }
+    let too_large = "Content-Length is beyond 2^63 - 1";
+    // The digits are ASCII.
+    let digits = std::str::from_utf8(value).map_err(|_| too_large)?;
+    if digits.len() > 19 {
+        return Err(too_large);
+    }
+    digits.parse::<i64>().ok().and_then(|length| u64::try_from(length).ok()).ok_or(too_large)
+}
+
+/// The members of a comma-separated list; empty ones are skipped (RFC 9110 section 5.6.1.2).
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(trim).filter(|member| !member.is_empty())
+}
+
+/// `t-codings`: a token with parameters; only the alphabet is checked, since TE goes no further than here.
+fn is_coding(coding: &[u8]) -> bool {
+    coding.first().copied().is_some_and(is_token)
+        && coding.iter().all(|&byte| is_token(byte) || matches!(byte, b';' | b'=' | b'"' | b' ' | b'\t'))
+}
+
+/// Without the optional white space around it.
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Fields about one connection (RFC 9110 section 7.6.1), and credentials meant for a proxy: Penstock is the
+/// origin to its clients, an engine is nobody's proxy.
+static HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Removes the fields that belong to the connection they came over, and those that Connection names, except for
+/// the ones that frame, route, secure or describe the message: no peer may talk another hop out of those.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| list(value.as_bytes()))
+            .filter(|token| {
+                !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive")
+            })
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            .filter(|name| !is_protected(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Checks the trailer fields of a request (RFC 9110 section 6.5.1): a reader that merges them into the head must
+/// not come to another message than one that drops them.
+///
+/// # Errors
+/// With `body_invalid`, when one frames, routes, secures or describes the message.
+pub fn check_trailers(trailers: &HeaderMap) -> Result<(), Failure> {
+    match trailers.keys().find(|name| !may_trail(name)) {
+        None => Ok(()),
+        Some(name) => Err(Failure::new(
+            Reason::BodyInvalid,
+            format!("the field {name} came as a trailer; send it in the head"),
+        )),
+    }
+}
+
+/// Removes the trailer fields of an answer that have no place behind a body.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let misplaced: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
+    for name in misplaced {
+        trailers.remove(name);
+    }
+}
+
+fn may_trail(name: &HeaderName) -> bool {
+    !is_protected(name) && !HOP_BY_HOP.contains(name)
+}
+
+const PROTECTED_PREFIXES: [&str; 8] = [
+    "access-control-",
+    "content-",
+    "sec-",
+    "x-api-",
+    "x-forwarded-",
+    "x-gateway-",
+    "x-llm-d-",
+    "x-penstock-",
+];
+/// In order, for the binary search.
+const PROTECTED: [&str; 33] = [
+    "accept",
+    "accept-encoding",
+    "age",
+    "anthropic-beta",
+    "anthropic-version",
+    "api-key",
+    "authorization",
+    "cache-control",
+    "cookie",
+    "date",
+    "expect",
+    "expires",
+    "forwarded",
+    "if-match",
+    "if-none-match",
+    "location",
+    "max-forwards",
+    "openai-organization",
+    "openai-project",
+    "origin",
+    "pragma",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "strict-transport-security",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "vary",
+    "via",
+    "www-authenticate",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Fields for every recipient: Connection does not remove them, and they do not come as trailers.
+fn is_protected(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    *name == HOST
+        || PROTECTED.binary_search(&text).is_ok()
+        || PROTECTED_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn the_protected_names_are_in_order() {
+        assert!(PROTECTED.is_sorted());
+    }
+
+    #[test]
+    fn what_connection_names_goes() {
+        let mut headers = headers(&[
+            ("connection", "close, X-Mine"),
+            ("connection", "x-too,,"),
+            ("x-mine", "1"),
+            ("x-too", "2"),
+            ("x-stays", "3"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
+            ("proxy-authorization", "Basic eA=="),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-stays"]);
+    }
+
+    #[test]
+    fn connection_cannot_talk_the_next_hop_out_of_framing_or_security() {
+        let lines = [
+            ("authorization", "Bearer x"),
+            ("content-length", "5"),
+            ("content-type", "application/json"),
+            ("host", "a"),
+            ("x-api-key", "x"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-gateway-model-name", "m"),
+            ("x-request-id", "1"),
+        ];
+        let mut all = headers(&lines);
+        for (name, _) in lines {
+            all.append(CONNECTION, HeaderValue::from_static(name));
+        }
+        strip_hop_by_hop(&mut all);
+        assert_eq!(all, headers(&lines));
+    }
+
+    #[test]
+    fn trailers_that_belong_into_the_head_are_refused_or_dropped() {
+        for name in
+            ["content-length", "transfer-encoding", "host", "authorization", "x-gateway-model-name", "te"]
+        {
+            let mut trailers = headers(&[("x-checksum", "1"), (name, "x")]);
+            let failure = check_trailers(&trailers).unwrap_err();
+            assert_eq!(failure.reason, Reason::BodyInvalid, "{name}");
+            strip_trailers(&mut trailers);
+            assert_eq!(trailers, headers(&[("x-checksum", "1")]), "{name}");
+            assert_eq!(check_trailers(&trailers), Ok(()));
+        }
+    }
+}

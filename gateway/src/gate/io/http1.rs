@@ -1,0 +1,164 @@
+//! One HTTP/1.1 message at a time: which of the received bytes hyper may have.
+//!
+//! hyper must never see a byte behind the message it works on: with surplus bytes in its buffer it no longer
+//! notices that the client left.
+
+use bytes::{Buf, BytesMut};
+use memchr::memchr_iter;
+use penstock_common::framing::{Framing, FramingError, Piece, is_token};
+
+use crate::failure::{Dialect, Failure, Reason};
+use crate::gate::MAX_HEAD_BYTES;
+use crate::gate::head::{check_request, check_request_line, invalid, too_large};
+
+/// Whose turn it is on a connection: the next head's, or the message's that hyper works on.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Bytes at the front of the held ones that hyper may have.
+    pub(super) released: usize,
+    pub(super) phase: Phase,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Head(Wait),
+    Message(Message),
+}
+
+/// For the end of a head.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    /// Bytes that are known not to hold the end.
+    scanned: usize,
+    /// One empty line may come before a head (RFC 9112 section 2.2).
+    blank_skipped: bool,
+    line_checked: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) framing: Framing,
+    answered: bool,
+    /// hyper's buffer was empty after the answer: nothing of it is lost when the next head is refused.
+    flushed: bool,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Head(Wait::default())
+    }
+}
+
+impl Turn {
+    pub(super) fn answered(&mut self) {
+        if let Phase::Message(message) = &mut self.phase {
+            message.answered = true;
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        match &self.phase {
+            Phase::Head(_) => true,
+            Phase::Message(message) => message.is_over(),
+        }
+    }
+
+    /// hyper's buffer is empty; whether that ends an answer.
+    pub(super) fn flushed(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Message(message) if message.answered && !message.flushed => {
+                message.flushed = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Releases the head at the front of `held`, if it is whole.
+    pub(super) fn release_head(&mut self, held: &mut BytesMut) -> Result<bool, (Failure, Dialect)> {
+        let Phase::Head(wait) = &mut self.phase else { return Ok(false) };
+        let whole = wait.scan(held).and_then(|end| match end {
+            Some(end) => check_request(&held[..end]).map(Some),
+            None => Ok(None),
+        });
+        match whole {
+            Ok(Some(head)) => {
+                self.released = head.consumed;
+                let message = Message { framing: head.framing, answered: false, flushed: false };
+                self.phase = Phase::Message(message);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(failure) => Err((failure, dialect(held))),
+        }
+    }
+}
+
+impl Wait {
+    /// The length of the head that `held` begins with, once it is whole. Refuses early what cannot become one.
+    fn scan(&mut self, held: &mut BytesMut) -> Result<Option<usize>, Failure> {
+        if !self.blank_skipped && held.first() == Some(&b'\r') {
+            match held.get(1) {
+                None => return Ok(None),
+                Some(b'\n') => held.advance(2),
+                Some(_) => {}
+            }
+            self.blank_skipped = true;
+        }
+        let Some(&first) = held.first() else { return Ok(None) };
+        if !is_token(first) {
+            return Err(invalid("the request does not begin with a method"));
+        }
+        for at in memchr_iter(b'\n', &held[self.scanned..]) {
+            let line = &held[..self.scanned + at];
+            let Some(line) = line.strip_suffix(b"\r") else {
+                return Err(invalid("a line of the head does not end in CRLF"));
+            };
+            if line.ends_with(b"\r\n") {
+                let end = line.len() + 2;
+                return if end <= MAX_HEAD_BYTES { Ok(Some(end)) } else { Err(too_large()) };
+            }
+            if !self.line_checked {
+                check_request_line(&held[..line.len() + 2])?;
+                self.line_checked = true;
+            }
+        }
+        self.scanned = held.len();
+        if held.len() < MAX_HEAD_BYTES { Ok(None) } else { Err(too_large()) }
+    }
+}
+
+impl Message {
+    /// How many bytes at the front of `input` belong to this message.
+    pub(super) fn walk(&mut self, input: &[u8]) -> Result<usize, Failure> {
+        let mut walked = 0;
+        while let Some(rest) = input.get(walked..).filter(|rest| !rest.is_empty()) {
+            match self.framing.next(rest).map_err(broken)? {
+                Piece::Body(n) | Piece::Framing(n) | Piece::Trailer(n) => walked += n,
+                Piece::Done => break,
+            }
+        }
+        Ok(walked)
+    }
+
+    /// The next head may come.
+    pub(super) fn is_over(&self) -> bool {
+        self.framing.is_done() && self.answered && self.flushed
+    }
+}
+
+pub(super) fn head_slow() -> Failure {
+    Failure::new(Reason::HeadSlow, "the request head did not come in time; send it at once")
+}
+
+fn broken(error: FramingError) -> Failure {
+    Failure::new(Reason::BodyInvalid, format!("the request body is not what its framing says: {error}"))
+}
+
+/// The dialect that the path of a refused head asks for, as far as it can be told.
+pub(super) fn dialect(head: &[u8]) -> Dialect {
+    let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let target = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+    let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
+    std::str::from_utf8(path).map_or_else(|_| Dialect::default(), Dialect::of_path)
+}

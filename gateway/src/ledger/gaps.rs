@@ -1,0 +1,44 @@
+//! The gaps between the events of one stream, gathered without atomics.
+
+use std::time::{Duration, Instant};
+
+use super::histogram::{GAP_BOUNDS_US, GAP_BUCKETS, bucket, micros};
+
+/// A long stream shows in its meter this often, not only at its end.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Gaps {
+    pub(super) counts: [u32; GAP_BUCKETS],
+    pub(super) sum_us: u64,
+    last: Option<Instant>,
+    reported: Instant,
+}
+
+impl Gaps {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { counts: [0; GAP_BUCKETS], sum_us: 0, last: None, reported: now }
+    }
+
+    /// Takes in `events` that came with one read. They share the gap before them evenly: whoever waited for them
+    /// waited once, and count and sum stay true. What comes first has no gap. True when it is time to report.
+    pub(super) fn record(&mut self, events: u64, now: Instant) -> bool {
+        let Ok(events @ 1..) = u32::try_from(events) else { return false };
+        if let Some(last) = self.last.replace(now) {
+            let gap_us = micros(now.duration_since(last));
+            let each = bucket(&GAP_BOUNDS_US, gap_us / u64::from(events));
+            if let Some(count) = self.counts.get_mut(each) {
+                *count = count.saturating_add(events);
+                self.sum_us = self.sum_us.saturating_add(gap_us);
+            }
+        }
+        now.duration_since(self.reported) >= REPORT_EVERY
+    }
+
+    /// Forgets what has been reported.
+    pub(super) fn clear(&mut self, now: Instant) {
+        self.counts = [0; GAP_BUCKETS];
+        self.sum_us = 0;
+        self.reported = now;
+    }
+}

@@ -1,0 +1,279 @@
+//! An engine's answer on its way to the client: bytes as they come, never joined, never delayed.
+
+pub mod tap;
+
+mod answer;
+mod patience;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
+use penstock_common::framing::{Framing, MAX_TRAILER_FIELDS, Piece};
+use tokio::time::Instant;
+
+use self::patience::Patience;
+use self::tap::Tap;
+use crate::endpoint::{Endpoint, Lease};
+use crate::failure::{Failure, Reason};
+use crate::forward::{Connection, Connections, SendError, Sending};
+use crate::gate::fields::strip_trailers;
+use crate::ledger::{Entry, Usage};
+
+pub use self::answer::{Answer, Bounds, Downstream};
+pub use self::patience::{Limits, request_timeout};
+
+/// The body of an engine's answer, read from its connection.
+pub struct Relay {
+    /// `None` once the answer is over and the connection kept or closed.
+    connection: Option<Connection>,
+    framing: Framing,
+    /// The rest of the request, where the engine answered early.
+    sending: Option<Sending>,
+    /// Whether the connection can carry another request.
+    reusable: bool,
+    connections: Rc<Connections>,
+    endpoint: Arc<Endpoint>,
+    /// Given back with the last byte from the engine, however long the client takes over it.
+    lease: Option<Lease>,
+    /// Taken at the first byte of the body: heads come early, tokens do not.
+    sent: Option<Instant>,
+    begun: bool,
+    tap: Option<Tap>,
+    trailers: BytesMut,
+    patience: Patience,
+}
+
+/// What a relay takes over from the try that succeeded.
+pub struct Begun {
+    pub connection: Connection,
+    pub framing: Framing,
+    /// When the engine had the whole request; `None`: not yet.
+    pub sent: Option<Instant>,
+    pub sending: Option<Sending>,
+    pub reusable: bool,
+}
+
+impl Relay {
+    #[must_use]
+    pub fn new(
+        begun: Begun,
+        lease: Lease,
+        connections: Rc<Connections>,
+        tap: Option<Tap>,
+        limits: Limits,
+    ) -> Self {
+        let mut relay = Self {
+            connection: Some(begun.connection),
+            framing: begun.framing,
+            sending: begun.sending,
+            reusable: begun.reusable,
+            connections,
+            endpoint: lease.endpoint().clone(),
+            lease: Some(lease),
+            sent: begun.sent,
+            begun: false,
+            tap,
+            trailers: BytesMut::new(),
+            patience: Patience::new(limits),
+        };
+        if relay.framing.is_done() {
+            relay.finish();
+        }
+        relay
+    }
+
+    fn is_over(&self) -> bool {
+        self.connection.is_none() && self.trailers.is_empty()
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        entry: &mut Entry,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let frame = std::task::ready!(self.poll_next(cx, entry));
+        if let Some(Err(failure)) = &frame
+            // A long answer that runs out of its time is slow, not sick.
+            && failure.reason != Reason::RequestTimeout
+        {
+            self.endpoint.failed(failure.reason);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        entry: &mut Entry,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if let Err(failure) = self.poll_send(cx, entry) {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        loop {
+            let Some(connection) = &mut self.connection else { return Poll::Ready(self.take_trailers()) };
+            if !connection.inbox.is_empty() || self.framing.is_done() {
+                match self.take_piece(entry) {
+                    Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                    Ok(None) => continue,
+                    Err(failure) => return Poll::Ready(Some(Err(failure))),
+                }
+            }
+            match connection.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => self.patience.renew(),
+                Poll::Ready(ended) => {
+                    if let Err(failure) = self.end_of_input(ended.is_ok()) {
+                        return Poll::Ready(Some(Err(failure)));
+                    }
+                }
+                Poll::Pending => return self.patience.poll(cx).map(|failure| Some(Err(failure))),
+            }
+        }
+    }
+
+    /// Goes on with a request that the engine began to answer before it had everything.
+    fn poll_send(&mut self, cx: &mut Context<'_>, entry: &mut Entry) -> Result<(), Failure> {
+        let Some(sending) = &mut self.sending else { return Ok(()) };
+        let sent = sending.poll(cx);
+        entry.bytes_in = sending.received();
+        match sent {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => {
+                if let Some(lease) = &mut self.lease {
+                    lease.commit();
+                }
+            }
+            Poll::Ready(Err(SendError::Body(failure))) => return Err(failure),
+            // The engine wants no more of the request; its answer still counts.
+            Poll::Ready(Err(SendError::Engine(_))) => self.reusable = false,
+        }
+        self.sending = None;
+        Ok(())
+    }
+
+    /// Takes the next piece of the message from the inbox; a frame where it is one for the client.
+    fn take_piece(&mut self, entry: &mut Entry) -> Result<Option<Frame<Bytes>>, Failure> {
+        let Some(connection) = &mut self.connection else { return Ok(None) };
+        match self.framing.next(&connection.inbox) {
+            Ok(Piece::Body(n)) => {
+                let chunk = connection.inbox.split_to(n);
+                if !self.begun {
+                    self.begun = true;
+                    entry.first_byte();
+                    if let Some(sent) = self.sent {
+                        self.endpoint.observe_ttft(sent.elapsed());
+                    }
+                    if self.endpoint.health.is_ejected() {
+                        self.endpoint.succeeded();
+                    }
+                }
+                if let Some(tap) = &mut self.tap {
+                    let events = tap.pass(&chunk);
+                    if events > 0 {
+                        entry.event(events, Instant::now().into_std());
+                    }
+                }
+                if self.framing.is_done() {
+                    self.finish();
+                }
+                Ok(Some(Frame::data(chunk)))
+            }
+            Ok(Piece::Framing(n)) => {
+                connection.inbox.advance(n);
+                Ok(None)
+            }
+            Ok(Piece::Trailer(n)) => {
+                self.trailers.extend_from_slice(&connection.inbox.split_to(n));
+                Ok(None)
+            }
+            Ok(Piece::Done) => {
+                self.finish();
+                Ok(None)
+            }
+            Err(e) => Err(Failure::new(
+                Reason::EngineInvalid,
+                format!("the engine's answer breaks its own framing: {e}"),
+            )),
+        }
+    }
+
+    /// The engine's side is over: closed in order, or broken.
+    fn end_of_input(&mut self, orderly: bool) -> Result<(), Failure> {
+        if !orderly || !self.framing.end_of_input() {
+            return Err(Failure::new(
+                Reason::EngineReset,
+                "the engine closed the connection in the middle of its answer",
+            ));
+        }
+        self.reusable = false;
+        self.finish();
+        Ok(())
+    }
+
+    /// The answer has been read to its end: the connection waits for another request, or closes.
+    fn finish(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        self.endpoint.succeeded();
+        self.lease = None;
+        // Surplus bytes belong to no request of ours: such a connection is not to be trusted.
+        if self.reusable && self.sending.is_none() && connection.inbox.is_empty() {
+            self.connections.put(&self.endpoint, connection);
+        } else if self.sending.is_some() {
+            connection.reset();
+        }
+        self.sending = None;
+    }
+
+    /// The tokens that the engine reported.
+    fn usage(&self) -> Option<Usage> {
+        self.tap.as_ref()?.usage()
+    }
+
+    fn take_trailers(&mut self) -> Option<Result<Frame<Bytes>, Failure>> {
+        let section = std::mem::take(&mut self.trailers);
+        let trailers = parse_trailers(&section);
+        (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // The client left or the answer was cut: a reset frees the engine at once.
+        if let Some(connection) = self.connection.take() {
+            connection.reset();
+        }
+    }
+}
+
+/// The fields of a trailer section that framing has followed to its end; what is not a field is left out.
+fn parse_trailers(section: &[u8]) -> HeaderMap {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS as usize];
+    let mut trailers = HeaderMap::new();
+    if let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut fields) {
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes());
+            let value = HeaderValue::from_bytes(field.value);
+            if let (Ok(name), Ok(value)) = (name, value) {
+                trailers.append(name, value);
+            }
+        }
+    }
+    strip_trailers(&mut trailers);
+    trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_keep_their_fields_but_never_framing() {
+        let trailers = parse_trailers(b"x-sum: 1\r\ncontent-length: 5\r\nX-Sum: 2\r\n\r\n");
+        assert_eq!(trailers.get_all("x-sum").iter().count(), 2);
+        assert_eq!(trailers.len(), 2);
+        assert!(parse_trailers(b"\r\n").is_empty());
+    }
+}

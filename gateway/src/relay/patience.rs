@@ -1,0 +1,94 @@
+//! How long an answer may be silent, and how long it may take in all.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::failure::{Failure, Reason};
+
+/// Bounds on an answer's time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Silence of the engine.
+    pub idle: Duration,
+    /// When the whole exchange must be over; `None`: no bound.
+    pub deadline: Option<Instant>,
+}
+
+/// Watches one answer. A timer is armed only when the engine pauses, and then left alone: each token would
+/// otherwise move it.
+pub(super) struct Patience {
+    limits: Limits,
+    last: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, last: Instant::now(), timer: None }
+    }
+
+    /// The engine said something.
+    pub(super) fn renew(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// Ready when a bound is reached.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            let idle_at = self.last + self.limits.idle;
+            let next = self.limits.deadline.map_or(idle_at, |deadline| deadline.min(idle_at));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
+            std::task::ready!(timer.as_mut().poll(cx));
+            if Instant::now() < next {
+                // Armed before the engine's last word: wait for what is left.
+                timer.as_mut().reset(next);
+            } else if next == idle_at {
+                return Poll::Ready(Failure::new(Reason::EngineSlow, "the engine fell silent in its answer"));
+            } else {
+                return Poll::Ready(request_timeout());
+            }
+        }
+    }
+}
+
+/// The refusal of a request whose time is over.
+#[must_use]
+pub fn request_timeout() -> Failure {
+    Failure::new(Reason::RequestTimeout, "the request took longer than its timeout allows (timeouts.request)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::time::{advance, timeout};
+
+    async fn bound_within(patience: &mut Patience, wait: u64) -> Option<Reason> {
+        let bound = timeout(Duration::from_secs(wait), poll_fn(|cx| patience.poll(cx))).await;
+        bound.ok().map(|failure| failure.reason)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_word_buys_the_idle_time_again() {
+        let mut patience = Patience::new(Limits { idle: Duration::from_secs(10), deadline: None });
+        assert_eq!(bound_within(&mut patience, 9).await, None);
+        patience.renew();
+        assert_eq!(bound_within(&mut patience, 9).await, None);
+        assert_eq!(bound_within(&mut patience, 2).await, Some(Reason::EngineSlow));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_holds_however_lively_the_engine() {
+        let deadline = Some(Instant::now() + Duration::from_secs(30));
+        let mut patience = Patience::new(Limits { idle: Duration::from_secs(10), deadline });
+        for _ in 0..3 {
+            assert_eq!(bound_within(&mut patience, 9).await, None);
+            patience.renew();
+        }
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(bound_within(&mut patience, 5).await, Some(Reason::RequestTimeout));
+    }
+}

@@ -1,0 +1,111 @@
+//! A view of the passing bytes of an answer: counts the events of a stream and finds the tokens that the engine
+//! reports. It looks at each byte once, keeps two small windows and changes nothing.
+
+mod events;
+mod usage;
+
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+
+use self::events::Events;
+use crate::ledger::Usage;
+
+/// The start of an answer is kept for Anthropic's streams: their first event alone has the input tokens.
+const HEAD_BYTES: usize = 1 << 10;
+/// The end of an answer is kept for everything else. llama.cpp's last event is the longest seen: 780 bytes.
+const TAIL_BYTES: usize = 2 << 10;
+
+/// What kind of answer passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `text/event-stream`.
+    EventStream,
+    /// One JSON document.
+    Json,
+}
+
+impl Kind {
+    /// What a response's head announces; `None`: nothing that could be read, or encoded.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let plain = headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding == "identity");
+        let content_type = headers.get(CONTENT_TYPE)?.as_bytes();
+        let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        if !plain {
+            None
+        } else if essence.eq_ignore_ascii_case(b"text/event-stream") {
+            Some(Self::EventStream)
+        } else if essence.eq_ignore_ascii_case(b"application/json") {
+            Some(Self::Json)
+        } else {
+            None
+        }
+    }
+}
+
+/// The view; sees every chunk of one answer's body, in order, cut anywhere.
+#[derive(Debug)]
+pub struct Tap {
+    events: Option<Events>,
+    head: Vec<u8>,
+    /// A ring: byte `n` of the body lies at `n % TAIL_BYTES`. Shorter only while the body is.
+    tail: Vec<u8>,
+    /// Bytes passed.
+    passed: u64,
+}
+
+impl Tap {
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        let events = (kind == Kind::EventStream).then(Events::default);
+        Self { events, head: Vec::new(), tail: Vec::new(), passed: 0 }
+    }
+
+    /// Sees a chunk; returns how many events it completed.
+    pub fn pass(&mut self, chunk: &[u8]) -> u64 {
+        let (for_head, _) = chunk.split_at(chunk.len().min(HEAD_BYTES - self.head.len()));
+        self.head.extend_from_slice(for_head);
+        self.keep_tail(chunk);
+        self.events.as_mut().map_or(0, |events| events.pass(chunk))
+    }
+
+    /// Events so far: blocks of lines with data. Comments, pings and the closing `[DONE]` are none.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events.as_ref().map_or(0, Events::count)
+    }
+
+    /// The tokens reported in what has passed; asked at the end.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        let split = if self.tail.len() == TAIL_BYTES { self.tail_position() } else { 0 };
+        let (newer, older) = self.tail.split_at(split);
+        usage::find(&self.head, &[older, newer].concat())
+    }
+
+    fn keep_tail(&mut self, chunk: &[u8]) {
+        let (skipped, mut rest) = chunk.split_at(chunk.len().saturating_sub(TAIL_BYTES));
+        self.passed += skipped.len() as u64;
+        if !skipped.is_empty() {
+            // All of the ring is about to be written.
+            self.tail.resize(TAIL_BYTES, 0);
+        }
+        while !rest.is_empty() {
+            let position = self.tail_position();
+            let (now, later) = rest.split_at(rest.len().min(TAIL_BYTES - position));
+            let overwritten = now.len().min(self.tail.len() - position);
+            self.tail[position..position + overwritten].copy_from_slice(&now[..overwritten]);
+            self.tail.extend_from_slice(&now[overwritten..]);
+            self.passed += now.len() as u64;
+            rest = later;
+        }
+    }
+
+    /// Where the next byte goes: at the ring's end while it grows.
+    fn tail_position(&self) -> usize {
+        (self.passed % TAIL_BYTES as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests;

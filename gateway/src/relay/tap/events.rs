@@ -1,0 +1,103 @@
+//! Counts server-sent events, cut anywhere.
+//!
+//! WHATWG HTML section 9.2.6, but for a lone CR as the end of a line, which no engine writes.
+
+/// The longest start of a line that decides what it is: `data: [DONE]`.
+const DECISIVE: usize = 12;
+
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    count: u64,
+    /// The first bytes of the line that is being read.
+    start: [u8; DECISIVE],
+    /// Bytes of that line so far, its CR included.
+    length: usize,
+    /// Whether the last byte so far is CR.
+    ends_in_cr: bool,
+    block: Block,
+}
+
+/// The lines since the last blank one.
+#[derive(Debug, Default, PartialEq)]
+enum Block {
+    #[default]
+    Empty,
+    Event,
+    /// Anthropic's `event: ping`, which has data but no part in the answer.
+    Ping,
+}
+
+impl Events {
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Returns how many events the chunk completed.
+    pub(super) fn pass(&mut self, chunk: &[u8]) -> u64 {
+        let before = self.count;
+        let mut from = 0;
+        for newline in memchr::memchr_iter(b'\n', chunk) {
+            self.extend(&chunk[from..newline]);
+            self.end_line();
+            from = newline + 1;
+        }
+        self.extend(&chunk[from..]);
+        self.count - before
+    }
+
+    fn extend(&mut self, part: &[u8]) {
+        if let Some(room) = self.start.get_mut(self.length..) {
+            let copied = part.len().min(room.len());
+            room[..copied].copy_from_slice(&part[..copied]);
+        }
+        if let Some(&last) = part.last() {
+            self.ends_in_cr = last == b'\r';
+            self.length = self.length.saturating_add(part.len());
+        }
+    }
+
+    fn end_line(&mut self) {
+        let length = self.length - usize::from(self.ends_in_cr);
+        let start = &self.start[..length.min(DECISIVE)];
+        match Line::of(start, length) {
+            Line::Blank => {
+                let block = std::mem::take(&mut self.block);
+                self.count += u64::from(block == Block::Event);
+            }
+            Line::Data if self.block == Block::Empty => self.block = Block::Event,
+            Line::Ping => self.block = Block::Ping,
+            Line::Data | Line::Other => {}
+        }
+        (self.length, self.ends_in_cr) = (0, false);
+    }
+}
+
+enum Line {
+    Blank,
+    Data,
+    Ping,
+    /// A comment, another field, or the `[DONE]` of OpenAI's streams.
+    Other,
+}
+
+impl Line {
+    /// `start` is the whole line where `length` is no greater than [`DECISIVE`].
+    fn of(start: &[u8], length: usize) -> Self {
+        let is = |field: &[u8], value: &[u8]| {
+            let after = start.strip_prefix(field).and_then(|rest| rest.strip_prefix(b":"));
+            length == start.len()
+                && after.is_some_and(|rest| rest.strip_prefix(b" ").unwrap_or(rest) == value)
+        };
+        if length == 0 {
+            Self::Blank
+        } else if is(b"event", b"ping") {
+            Self::Ping
+        } else if is(b"data", b"[DONE]") {
+            Self::Other
+        } else if start == b"data" || start.starts_with(b"data:") {
+            Self::Data
+        } else {
+            Self::Other
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! A worker's listening sockets: accepts, and empties the queue before one is closed.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep;
+
+use super::flag::Flag;
+use super::{Command, InUse, Worker};
+
+/// Out of descriptors or memory: accepting again at once would spin.
+const BREATH: Duration = Duration::from_millis(50);
+
+pub(super) struct Accepting {
+    worker: Rc<Worker>,
+    sockets: HashMap<SocketAddr, (Rc<Socket>, JoinHandle<()>)>,
+}
+
+/// One listening socket, as its connections know it; they hold it as long as they live.
+pub(super) struct Socket {
+    pub(super) address: SocketAddr,
+    closing: Flag,
+    in_use: Cell<Option<InUse>>,
+}
+
+impl Socket {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, closing: Flag::default(), in_use: Cell::default() }
+    }
+
+    /// Ready when it is to be closed.
+    pub(super) async fn closing(&self) {
+        self.closing.wait().await;
+    }
+}
+
+impl Accepting {
+    pub(super) fn new(worker: Rc<Worker>) -> Self {
+        Self { worker, sockets: HashMap::new() }
+    }
+
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Listen(listener) => {
+                if let Err(e) = self.listen(listener) {
+                    tracing::error!(error = %e, "a worker cannot use a listening socket");
+                }
+            }
+            Command::Close(address, in_use) => {
+                if let Some((socket, _)) = self.sockets.remove(&address) {
+                    socket.in_use.set(Some(in_use));
+                    socket.closing.set();
+                }
+            }
+        }
+    }
+
+    /// Closes every socket; ready when what was queued on them has been taken in.
+    pub(super) async fn drain(self) {
+        for (_, (socket, task)) in self.sockets {
+            socket.closing.set();
+            let _ = task.await;
+        }
+    }
+
+    fn listen(&mut self, listener: StdListener) -> io::Result<()> {
+        let socket = Rc::new(Socket::new(listener.local_addr()?));
+        let listener = TcpListener::from_std(listener)?;
+        let task = spawn_local(accept(self.worker.clone(), listener, socket.clone()));
+        self.sockets.insert(socket.address, (socket, task));
+        Ok(())
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, socket: Rc<Socket>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = socket.closing() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => worker.serve(stream, peer, &socket),
+            // The client left between its SYN and now.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(e) => {
+                tracing::warn!(address = %socket.address, error = %e, "cannot accept a connection");
+                sleep(BREATH).await;
+            }
+        }
+    }
+    // Closing the socket would reset what the kernel has already accepted for us.
+    if let Ok(queue) = listener.into_std() {
+        while let Ok((stream, peer)) = queue.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                worker.serve(stream, peer, &socket);
+            }
+        }
+    }
+}

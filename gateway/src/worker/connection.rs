@@ -1,0 +1,109 @@
+//! One client connection: the gate in front, hyper behind it, and an orderly end.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::Worker;
+use super::accept::Socket;
+use crate::failure;
+use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
+use crate::gate::io::{Gate, GateLimits, Protocol};
+use crate::request::{self, Client};
+use crate::snapshot::ClientPolicy;
+
+/// A connection that was accepted before the drain may still send its first request for so long.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
+/// Serves `stream` until either side ends it.
+pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, socket: &Socket) {
+    let local = socket.address;
+    let limits = limits(worker, local);
+    let detected = tokio::select! {
+        biased;
+        detected = Gate::detect(stream, limits) => detected,
+        () = worker.drained_for(LAST_CALL) => return,
+    };
+    let Ok(Some((protocol, io, gate))) = detected else { return };
+    let client =
+        Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
+    let service = service_fn(|request| {
+        let client = client.clone();
+        async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
+    });
+    match protocol {
+        Protocol::Http1 => {
+            let mut connection = pin!(hyper_http1_builder().serve_connection(io, service));
+            tokio::select! {
+                // First: a request that has arrived is taken in before the connection is told to end.
+                biased;
+                _ = connection.as_mut() => {}
+                () = worker.leaving(socket) => {
+                    connection.as_mut().graceful_shutdown();
+                    until_ended(&client, connection).await;
+                }
+            }
+        }
+        Protocol::Http2 => {
+            let mut connection = pin!(hyper_http2_builder(LocalExec).serve_connection(io, service));
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => {}
+                () = worker.leaving(socket) => {
+                    connection.as_mut().graceful_shutdown();
+                    until_ended(&client, connection).await;
+                }
+            }
+        }
+    }
+    if client.reset.get() {
+        return gate.reset();
+    }
+    // A head that the gate refused has never reached hyper: its answer is written here.
+    let refused = gate.refusal().map(|(failure, dialect)| {
+        request::refuse_head(&client, &failure);
+        failure::respond_raw(&failure, dialect)
+    });
+    gate.finish(refused.as_deref()).await;
+}
+
+fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {
+    let policy = policy(worker, local);
+    GateLimits {
+        head_timeout: policy.head_timeout,
+        idle_timeout: policy.idle_timeout,
+        stall_timeout: policy.stream_idle_timeout,
+    }
+}
+
+/// Serves on while the drain lasts and there is something to serve: a client that does not answer the goodbye is
+/// not waited for. What is in flight at the drain's end is dropped with the connection, and cut.
+async fn until_ended<C: Future>(client: &Client, connection: C) {
+    let quiet = async {
+        let mut looks = 0;
+        while looks < 2 {
+            sleep(LAST_CALL).await;
+            looks = if client.gate.is_idle() { looks + 1 } else { 0 };
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = connection => {}
+        () = quiet => {}
+        () = client.worker.ended_and_answered() => {}
+    }
+}
+
+/// What holds before a request names its host: the policy of the address's least specific listener.
+pub(super) fn policy(worker: &Worker, local: SocketAddr) -> ClientPolicy {
+    let tables = worker.shared.tables.load();
+    let routes = tables.at(local).and_then(|table| table.all().last());
+    routes.map_or_else(ClientPolicy::default, |routes| routes.listener().client.clone())
+}

@@ -1,0 +1,316 @@
+//! The built binary under test, one process for each test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use crate::client::{Answer, ask};
+use crate::{DEADLINE, eventually, within};
+
+/// Killed when dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Of the first listener.
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    stderr: Lines,
+    /// The access log.
+    stdout: Lines,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Gateway {
+    /// Starts on manifests and waits until it is ready.
+    pub async fn start(manifests: impl AsRef<str>) -> Self {
+        Self::start_with(manifests, &[]).await
+    }
+
+    /// [`Gateway::start`] with further options.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub async fn start_with(manifests: impl AsRef<str>, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        write(folder.path(), "all.yaml", manifests.as_ref(), port);
+        let path = folder.path().to_str().expect("a path of UTF-8").to_owned();
+        let mut all = vec!["-f", &path];
+        all.extend(options);
+        Self::spawn(&all, folder, port).await
+    }
+
+    /// Starts with `--engine` and `--listen` instead of manifests.
+    pub async fn start_without_manifests(engines: &[impl ToString]) -> Self {
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port}");
+        let engines: Vec<String> = engines.iter().map(ToString::to_string).collect();
+        let mut all = vec!["--listen", &listen];
+        all.extend(engines.iter().flat_map(|engine| ["--engine", engine]));
+        Self::spawn(&all, tempfile::tempdir().expect("a temporary folder"), port).await
+    }
+
+    async fn spawn(options: &[&str], folder: TempDir, port: u16) -> Self {
+        let mut child = penstock()
+            .args(["run", "--admin", "127.0.0.1:0", "--workers", "2"])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starting penstock");
+        let stderr = Lines::of(child.stderr.take().expect("piped"));
+        let stdout = Lines::of(child.stdout.take().expect("piped"));
+        let ready = stderr.until("the line `penstock ready`", |lines| {
+            lines.iter().find(|line| line.starts_with("penstock ready:")).cloned()
+        });
+        let Some(ready) = ready.await else {
+            _ = child.kill();
+            _ = child.wait();
+            panic!("penstock did not get ready; it said:\n{}", stderr.text());
+        };
+        let admin = ready.split("admin=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let admin = admin.and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("no admin= in {ready:?}"));
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        Self { address, admin, child, stderr, stdout, folder, port }
+    }
+
+    /// Writes or replaces a manifest file; Penstock finds it within about a second.
+    pub fn write(&self, name: &str, manifests: &str) {
+        write(self.folder.path(), name, manifests, self.port);
+    }
+
+    /// Replaces all manifests.
+    pub fn rewrite(&self, manifests: &str) {
+        self.write("all.yaml", manifests);
+    }
+
+    /// A GET on the admin port.
+    pub async fn admin(&self, path: &str) -> Answer {
+        // A Host that is not the loopback's would be refused: a web page could have sent it by DNS rebinding.
+        ask(self.admin, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
+    }
+
+    /// The value of a metric, summed over its series that hold each of the label texts; 0 where there is none.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.admin("/metrics").await.text();
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            let named = rest.starts_with('{') || rest.starts_with(' ');
+            let fits = labels.iter().all(|label| rest.contains(label));
+            if named && fits { rest.rsplit(' ').next()?.parse::<f64>().ok() } else { None }
+        };
+        text.lines().filter_map(value).sum()
+    }
+
+    /// Waits for an access log line.
+    ///
+    /// # Panics
+    /// When none is found in time.
+    pub async fn logged(&self, what: &str, find: impl Fn(&Value) -> bool) -> Value {
+        let line = self.stdout.until(what, |lines| {
+            lines.iter().filter_map(|line| serde_json::from_str(line).ok()).find(|entry| find(entry))
+        });
+        line.await.unwrap_or_else(|| panic!("no access log line for {what} in:\n{}", self.stdout.text()))
+    }
+
+    /// Every access log line so far.
+    #[must_use]
+    pub fn access_log(&self) -> Vec<String> {
+        self.stdout.0.borrow().lines.clone()
+    }
+
+    /// What it said on stderr so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits for a word on stderr.
+    ///
+    /// # Panics
+    /// When it is not said in time.
+    pub async fn says(&self, word: &str) -> String {
+        let line = self.stderr.until(word, |lines| lines.iter().find(|line| line.contains(word)).cloned());
+        line.await.unwrap_or_else(|| panic!("{word:?} is not in:\n{}", self.stderr.text()))
+    }
+
+    /// # Panics
+    /// When the signal cannot be sent.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signalling penstock");
+    }
+
+    /// Waits for its end.
+    pub async fn exited(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("penstock to exit", async || child.try_wait().expect("waiting for penstock")).await
+    }
+
+    /// Resident memory in bytes.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that [`Gateway::resident_bytes`] ever was.
+    #[must_use]
+    pub fn most_resident_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("procfs");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a line on memory");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of kB");
+        kib * 1024
+    }
+
+    /// Files and sockets that it holds open.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("procfs").count()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- penstock said:\n{}\n--- its access log:\n{}", self.said(), self.stdout.last(5));
+        } else {
+            let panics = self.said().contains("panicked at");
+            assert!(!panics, "penstock panicked:\n{}", self.said());
+        }
+    }
+}
+
+/// Runs one of the commands that start nothing: `check`, `explain`, `doctor`.
+pub async fn command(arguments: &[&str], input: &str) -> Output {
+    output(tokio::process::Command::from(penstock()), arguments, input).await
+}
+
+async fn output(mut command: tokio::process::Command, arguments: &[&str], input: &str) -> Output {
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().expect("starting penstock");
+    let mut stdin = child.stdin.take().expect("piped");
+    within("the end of a command", async {
+        _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await;
+        drop(stdin);
+        child.wait_with_output().await.expect("waiting for penstock")
+    })
+    .await
+}
+
+/// [`command`] in a shell that first does `prepare`, such as `ulimit -n 40`.
+pub async fn command_after(prepare: &str, arguments: &[&str], input: &str) -> Output {
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-c", &format!("{prepare}; exec \"$@\""), "sh"]).arg(penstock().get_program());
+    output(shell, arguments, input).await
+}
+
+/// The built binary: `PENSTOCK_BIN`, or beside this test in the target folder.
+fn penstock() -> Command {
+    let built = std::env::var_os("PENSTOCK_BIN").map(PathBuf::from).or_else(|| {
+        let this = std::env::current_exe().ok()?;
+        Some(this.parent()?.parent()?.join("penstock"))
+    });
+    let path = built.filter(|path| path.is_file());
+    let path = path.expect("penstock is not built: `cargo build -p penstock`, or set PENSTOCK_BIN");
+    let mut command = Command::new(path);
+    // The surroundings do not configure the gateway under test.
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("PENSTOCK_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Below the ports that the kernel gives out by itself, so that no client socket takes it in between.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(18_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Writes by renaming, as editors and configuration tools do: nobody reads half a file.
+fn write(folder: &Path, name: &str, text: &str, port: u16) {
+    let text = text.replace("$PORT", &port.to_string());
+    let fresh = folder.join(format!(".{name}.new"));
+    std::fs::write(&fresh, text).expect("writing manifests");
+    std::fs::rename(fresh, folder.join(name)).expect("renaming manifests");
+}
+
+/// The lines that a process prints, as they come.
+#[derive(Clone, Debug)]
+struct Lines(Arc<watch::Sender<Printed>>);
+
+#[derive(Debug, Default)]
+struct Printed {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let lines = Self(Arc::new(watch::Sender::default()));
+        let printed = lines.0.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                printed.send_modify(|printed| printed.lines.push(line));
+            }
+            printed.send_modify(|printed| printed.ended = true);
+        });
+        lines
+    }
+
+    /// `None`: the process ended, or the time did, before it was found.
+    async fn until<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> Option<T> {
+        let mut changes = self.0.subscribe();
+        let search = async {
+            loop {
+                {
+                    let printed = changes.borrow_and_update();
+                    if let Some(found) = find(&printed.lines) {
+                        return Some(found);
+                    }
+                    if printed.ended {
+                        return None;
+                    }
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        let found = tokio::time::timeout(DEADLINE + Duration::from_secs(2), search).await;
+        found.unwrap_or_else(|_| {
+            eprintln!("waited in vain for {what}");
+            None
+        })
+    }
+
+    fn text(&self) -> String {
+        self.0.borrow().lines.join("\n")
+    }
+
+    fn last(&self, count: usize) -> String {
+        let lines = &self.0.borrow().lines;
+        lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+}

@@ -1,0 +1,71 @@
+//! Clients that ask and do not read: what they hold is given back when their time is over.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use penstock_tests::client::{CHAT, Client, chat, post};
+use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::eventually;
+use penstock_tests::gateway::Gateway;
+use penstock_tests::h2c::{H2, post as h2_post};
+use penstock_tests::manifests::traffic_policy;
+use tokio::time::sleep;
+
+use crate::one_engine_with;
+
+/// Far more than sockets hold.
+const BIG: usize = 32 << 20;
+
+async fn big_answers() -> (Engine, Gateway) {
+    let (engine, gateway) = one_engine_with(&traffic_policy("timeout: {http: {requestTimeout: 3s}}")).await;
+    engine.behave(Behaviour::Big(BIG));
+    (engine, gateway)
+}
+
+async fn in_flight(gateway: &Gateway) -> f64 {
+    gateway.metric("penstock_requests_in_flight", &[]).await
+}
+
+async fn all_is_given_back(gateway: &Gateway) {
+    eventually("the requests to end", async || (in_flight(gateway).await == 0.0).then_some(())).await;
+    for name in ["penstock_endpoint_leases", "penstock_endpoint_reservations"] {
+        assert_eq!(gateway.metric(name, &[]).await, 0.0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_left_when_its_request_times_out() {
+    let (engine, gateway) = big_answers().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(post(CHAT, chat("qwen"))).await;
+        clients.push(client);
+    }
+    engine.post(3).await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(in_flight(&gateway).await, 4.0, "not before its time");
+    all_is_given_back(&gateway).await;
+    for at in 0..4 {
+        engine.left(at).await;
+    }
+}
+
+#[tokio::test]
+async fn streams_of_http_2_that_are_never_read_are_left_when_their_requests_time_out() {
+    let (engine, gateway) = big_answers().await;
+    // Without any window a small answer is too big.
+    engine.behave(Behaviour::Big(1 << 20));
+    let client = H2::connect_with_window(gateway.address, 0).await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let (response, mut send) = client.open(h2_post(CHAT), false).await.expect("a stream");
+        send.send_data(Bytes::from(chat("qwen")), true).expect("sending");
+        streams.push((response, send));
+    }
+    engine.post(19).await;
+    all_is_given_back(&gateway).await;
+    for at in 0..20 {
+        engine.left(at).await;
+    }
+}
