@@ -45,7 +45,23 @@ impl Gateway {
         let path = folder.path().to_str().expect("a path of UTF-8").to_owned();
         let mut all = vec!["-f", &path];
         all.extend(options);
-        Self::spawn(&all, folder, port).await
+        Self::spawn(penstock(), &all, folder, port).await
+    }
+
+    /// [`Gateway::start`] on the rung of the kernel's programs, which takes root. Their pins lie in a mount namespace of
+    /// its own: no other gateway of this host shares them.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub async fn start_counting(manifests: impl AsRef<str>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        write(folder.path(), "all.yaml", manifests.as_ref(), port);
+        let path = folder.path().to_str().expect("a path of UTF-8").to_owned();
+        let mut command = Command::new("unshare");
+        let mounted = "mount -t bpf none /sys/fs/bpf && exec \"$0\" \"$@\"";
+        command.args(["--mount", "sh", "-c", mounted]).arg(penstock().get_program());
+        Self::spawn(command, &["-f", &path, "--kernel", "account"], folder, port).await
     }
 
     /// Starts with `--engine` and `--listen` instead of manifests.
@@ -55,12 +71,15 @@ impl Gateway {
         let engines: Vec<String> = engines.iter().map(ToString::to_string).collect();
         let mut all = vec!["--listen", &listen];
         all.extend(engines.iter().flat_map(|engine| ["--engine", engine]));
-        Self::spawn(&all, tempfile::tempdir().expect("a temporary folder"), port).await
+        Self::spawn(penstock(), &all, tempfile::tempdir().expect("a temporary folder"), port).await
     }
 
-    async fn spawn(options: &[&str], folder: TempDir, port: u16) -> Self {
-        let mut child = penstock()
+    async fn spawn(mut command: Command, options: &[&str], folder: TempDir, port: u16) -> Self {
+        // Most tests are not about the kernel half, which gateways of one host share.
+        let kernel: &[&str] = if options.contains(&"--kernel") { &[] } else { &["--kernel", "off"] };
+        let mut child = command
             .args(["run", "--admin", "127.0.0.1:0", "--workers", "2"])
+            .args(kernel)
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

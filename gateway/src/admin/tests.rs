@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::endpoint::{Address, Endpoint};
 use crate::failure::Reason;
+use crate::kernel::EndpointCounts;
 use crate::ledger::{AccessLog, RefusedConnection, Usage};
 use crate::snapshot::{
     ClientPolicy, Criticality, Destination, Filters, HeaderEdit, Hostname, Listener, Match, Model,
@@ -119,6 +120,9 @@ fn traffic(state: &AdminState) {
     state.ledger.process().buffered(100);
     state.status.reload_succeeded();
     state.status.reload_failed("line 3: no");
+    for endpoint in state.snapshot.load().pools.iter().flat_map(|pool| &pool.endpoints) {
+        endpoint.counted.publish(EndpointCounts { open: 3, foreign_open: 2, ..EndpointCounts::default() });
+    }
     state.status.set_rung("account", "no CAP_NET_ADMIN");
 }
 

@@ -69,7 +69,7 @@ fn tcp_endpoints(snapshot: &Snapshot) -> Vec<Arc<Endpoint>> {
     let mut endpoints: Vec<_> =
         snapshot.pools.iter().flat_map(|pool| pool.endpoints.iter().cloned()).collect();
     endpoints.retain(|endpoint| tcp(endpoint).is_some());
-    endpoints.sort_by_key(|endpoint| tcp(endpoint));
+    endpoints.sort_by_key(tcp);
     endpoints.dedup_by_key(|endpoint| tcp(endpoint));
     endpoints
 }

@@ -104,7 +104,8 @@ impl Found {
         let newest = requested_ago.min(answered_ago);
         // One byte is the SYN.
         let asked = self.bytes().0 > 1;
-        asked && (requested_ago < answered_ago || u128::from(newest) <= BUSY_WINDOW.as_millis())
+        let unanswered = self.bytes().1 <= 1;
+        asked && (unanswered || requested_ago < answered_ago || u128::from(newest) <= BUSY_WINDOW.as_millis())
     }
 }
 

@@ -12,6 +12,7 @@ mod early_routing;
 mod endpoints;
 mod engines;
 mod first_steps;
+mod foreign_load;
 mod h2;
 mod models;
 mod operators;

@@ -1,0 +1,96 @@
+//! Load that others put on an engine, past Penstock: the kernel counts it, and Penstock goes elsewhere.
+
+use std::time::Duration;
+
+use penstock_tests::client::{CHAT, Client, ask, chat, post};
+use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::eventually;
+use penstock_tests::gateway::Gateway;
+use penstock_tests::manifests;
+
+/// Requests that somebody holds at one engine.
+const HELD: usize = 20;
+const WAVES: usize = 20;
+const AT_ONCE: usize = 8;
+
+async fn two_engines() -> (Engine, Engine) {
+    (Engine::start("qwen-a").await, Engine::start("qwen-b").await)
+}
+
+/// Clients that keep one of the engines busy for as long as they live, past the gateway.
+async fn keep_busy(busy: &Engine, free: &Engine) -> Vec<Client> {
+    busy.behave(Behaviour::Hangs);
+    let mut clients = Vec::new();
+    for _ in 0..HELD {
+        let mut client = Client::connect(busy.address).await;
+        client.send(post(CHAT, chat("qwen"))).await;
+        clients.push(client);
+    }
+    busy.post(HELD - 1).await;
+    // Long enough for the time to the first byte of both to be the same.
+    for engine in [busy, free] {
+        engine.behave(Behaviour::Slow(Duration::from_millis(30)));
+    }
+    clients
+}
+
+/// The part of many requests that Penstock sends to `engine`.
+async fn share(gateway: &Gateway, engine: &Engine) -> f64 {
+    let before = engine.posts().len();
+    for _ in 0..WAVES {
+        let wave = (0..AT_ONCE).map(|_| tokio::spawn(ask(gateway.address, post(CHAT, chat("qwen")))));
+        for answer in wave.collect::<Vec<_>>() {
+            assert_eq!(answer.await.expect("a client").status(), 200);
+        }
+    }
+    (engine.posts().len() - before) as f64 / (WAVES * AT_ONCE) as f64
+}
+
+async fn foreign_busy(gateway: &Gateway, engine: &Engine) -> f64 {
+    gateway.metric("penstock_endpoint_kernel_foreign_busy", &[&engine.address.to_string()]).await
+}
+
+#[tokio::test]
+async fn an_engine_that_others_keep_busy_is_left_to_them_as_long_as_they_do() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("NOT RUN: not root, and this test loads eBPF programs");
+    }
+    let (busy, free) = two_engines().await;
+    let mut gateway = Gateway::start_counting(manifests::qwen(&[&busy, &free])).await;
+    let clients = keep_busy(&busy, &free).await;
+    assert!(gateway.said().contains("rung=account"), "{}", gateway.said());
+    eventually("the foreign load", async || {
+        (foreign_busy(&gateway, &busy).await == HELD as f64).then_some(())
+    })
+    .await;
+    assert_eq!(foreign_busy(&gateway, &free).await, 0.0);
+    let dump = gateway.admin("/snapshot").await.json();
+    let endpoints = dump["pools"][0]["endpoints"].as_array().expect("endpoints");
+    let foreign = endpoints.iter().find(|each| each["address"] == busy.address.to_string());
+    let foreign = &foreign.expect("the busy engine")["load"]["foreign_busy"];
+    assert_eq!((foreign["requests"].as_u64(), foreign["from"].as_str()), (Some(20), Some("kernel")));
+
+    let while_busy = share(&gateway, &busy).await;
+    assert!(while_busy <= 0.2, "{while_busy} of the requests went to the busy engine");
+
+    clients.into_iter().for_each(Client::reset);
+    eventually("the end of the foreign load", async || {
+        (foreign_busy(&gateway, &busy).await == 0.0).then_some(())
+    })
+    .await;
+    let after = share(&gateway, &busy).await;
+    assert!((0.3..=0.7).contains(&after), "{after} of the requests went to one of two equal engines");
+
+    gateway.signal(rustix::process::Signal::TERM);
+    assert!(gateway.exited().await.success());
+}
+
+#[tokio::test]
+async fn without_the_kernel_half_both_engines_look_the_same() {
+    let (busy, free) = two_engines().await;
+    let gateway = Gateway::start_with(manifests::qwen(&[&busy, &free]), &["--kernel", "off"]).await;
+    let _clients = keep_busy(&busy, &free).await;
+    let share = share(&gateway, &busy).await;
+    assert!((0.3..=0.7).contains(&share), "{share} of the requests went to the busy engine");
+    assert_eq!(foreign_busy(&gateway, &busy).await, 0.0);
+}
