@@ -3,16 +3,17 @@
 use anyhow::{Result, bail};
 
 use crate::shell::{cargo, must};
-use crate::{arrows, licences};
+use crate::{arrows, ebpf, licences};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("format", format),
     ("clippy", clippy),
     ("docs", docs),
     ("arrows", arrows::check),
     ("licences", licences::check),
+    ("kernel half", || ebpf::run(true)),
 ];
 
 /// Takes every step, so that one run shows all that is wrong.
@@ -27,7 +28,7 @@ pub(crate) fn check() -> Result<()> {
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
-    println!("check: format, clippy, docs, arrows and licences are in order");
+    println!("check: format, clippy, docs, arrows, licences and the kernel half are in order");
     Ok(())
 }
 

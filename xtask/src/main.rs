@@ -29,7 +29,7 @@ enum Command {
     Run(run::Arguments),
     /// Run every test; hermetic, as root or not
     Test(test::Arguments),
-    /// Format, clippy, docs, import rules, licences
+    /// Format, clippy, docs, import rules, licences, the committed kernel half
     Check,
     /// Build the kernel half; with --check only compare what is committed with what its sources say
     Ebpf {
