@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 pub use build::MeterFn;
 pub use report::{Condition, Diagnostic, ObjectStatus, Place, Position, Report, Severity};
 pub use source::{Fingerprint, LoadError, Loaded, Text, fingerprint, load};
+pub(crate) use units::duration;
 
 use crate::discovery::{Names, Registry};
 use crate::snapshot::{Hostname, Snapshot};

@@ -157,7 +157,9 @@ mod tests {
         assert_eq!(wrong("gateway/src/endpoint/health.rs", "use crate::ledger::Meter;").len(), 1);
         assert_eq!(wrong("gateway/src/failure/body.rs", "use crate::{snapshot, config};").len(), 2);
         assert_eq!(wrong("gateway/src/upload/pace.rs", "use crate::config::X;").len(), 1);
-        assert!(wrong("gateway/src/snapshot.rs", "use crate::{endpoint::Endpoint, ledger::Meter};").is_empty());
+        assert!(
+            wrong("gateway/src/snapshot.rs", "use crate::{endpoint::Endpoint, ledger::Meter};").is_empty()
+        );
         assert!(wrong("gateway/src/failure/body.rs", "use crate::failure::Failure;").is_empty());
     }
 
