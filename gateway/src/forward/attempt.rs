@@ -159,7 +159,7 @@ impl Exchange {
                 Ok(false)
             }
             Poll::Ready(Err(SendError::Body(failure))) => Err(failure),
-            Poll::Ready(Err(SendError::Engine(_))) => Ok(true),
+            Poll::Ready(Err(SendError::Engine)) => Ok(true),
         }
     }
 
