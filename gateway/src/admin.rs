@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use status::{Phase, Status, StatusReading};
+pub use status::{Phase, Status};
 
 use crate::ledger::{Ledger, Meters};
 use crate::snapshot::Snapshot;
