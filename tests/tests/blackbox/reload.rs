@@ -242,10 +242,11 @@ async fn a_refused_edit_stays_shown_until_it_is_mended() {
         gateway.signal(Signal::HUP);
         sleep(Duration::from_millis(700)).await;
         assert!(refused().await);
-        assert!(gateway.admin("/snapshot").await.text().contains("all.yaml"));
+        let shown = gateway.admin("/snapshot").await.json()["last_reload_error"].to_string();
+        assert!(shown.contains("all.yaml"), "{shown}");
         assert_eq!(ask(gateway.address, post(CHAT, chat("qwen"))).await.status(), 200);
     }
     gateway.rewrite(&good);
     eventually("the mended edit", async || (!refused().await).then_some(())).await;
-    assert!(!gateway.admin("/snapshot").await.text().contains("all.yaml"));
+    assert!(gateway.admin("/snapshot").await.json()["last_reload_error"].is_null());
 }
