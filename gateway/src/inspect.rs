@@ -26,7 +26,7 @@ const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version
 /// The facts of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// A POST to a path where engines read a model from the body.
+    /// A POST or PUT to a path where engines need a model in the body.
     pub inference: bool,
     /// The shape that refusals take.
     pub dialect: Dialect,
@@ -47,10 +47,11 @@ pub enum Scan {
 /// Reads the head. The dialect of a refusal is [`dialect`].
 pub fn inspect(parts: &Parts) -> Result<Facts, Failure> {
     let place = match parts.method {
-        Method::POST => path::place(parts.uri.path()),
+        // SGLang takes PUT for a few of its calls.
+        Method::POST | Method::PUT => path::place(parts.uri.path()),
         _ => Place::Other,
     };
-    let inference = place != Place::Other;
+    let inference = matches!(place, Place::Json | Place::Form);
     Ok(Facts { inference, dialect: dialect(parts), scan: scan(parts, place)? })
 }
 
@@ -67,9 +68,11 @@ pub fn dialect(parts: &Parts) -> Dialect {
 fn scan(parts: &Parts, place: Place) -> Result<Scan, Failure> {
     let media = Media::of(&parts.headers)?;
     let unreadable = media::unreadable(&parts.headers, media);
-    let required = place != Place::Other;
+    let required = matches!(place, Place::Json | Place::Form);
+    let readable = matches!(media, Media::Json | Media::Multipart);
     Ok(match (place, media, unreadable) {
-        (Place::Other, _, Some(_)) => Scan::None,
+        // An engine that ignores the label reads what we did not: refused wherever it would be read.
+        (Place::Other, _, Some(_)) if !readable => Scan::None,
         (_, _, Some(what)) => return Err(Failure::new(Reason::EncodingUnsupported, what)),
         (_, Media::Multipart, None) => Scan::Multipart { required },
         // `{"x":"&model=b&"}` is JSON and a form at once: where an engine takes forms, it may read the other one.
@@ -81,7 +84,9 @@ fn scan(parts: &Parts, place: Place) -> Result<Scan, Failure> {
             ));
         }
         // Engines read JSON here whatever the Content-Type says: `curl -d` says urlencoded.
-        (Place::Json | Place::Form, _, None) | (Place::Other, Media::Json, None) => Scan::Json { required },
+        (Place::Json | Place::Form | Place::Optional, _, None) | (Place::Other, Media::Json, None) => {
+            Scan::Json { required }
+        }
         (Place::Other, _, None) => Scan::None,
     })
 }
@@ -141,19 +146,20 @@ mod tests {
     }
 
     #[test]
-    fn only_post_is_inference() {
+    fn only_post_and_put_are_inference() {
         let facts = inspect(&head(Method::GET, CHAT, &[])).unwrap();
         assert!(!facts.inference && facts.scan == Scan::None);
         assert!(inspect(&post(CHAT, &[])).unwrap().inference);
     }
 
     #[test]
-    fn an_encoded_body_is_refused_on_an_inference_path_and_passes_elsewhere() {
+    fn an_encoded_body_is_refused_where_it_would_be_read_and_passes_elsewhere() {
         let json = ("content-type", "application/json");
         for encoding in ["gzip", "identity, br", "x"] {
             let encoded = ("content-encoding", encoding);
             assert_eq!(scan_of(CHAT, &[encoded]), Err(Reason::EncodingUnsupported));
-            assert_eq!(scan_of("/v1/files", &[json, encoded]), Ok(Scan::None));
+            assert_eq!(scan_of("/v1/files", &[json, encoded]), Err(Reason::EncodingUnsupported));
+            assert_eq!(scan_of("/v1/files", &[encoded]), Ok(Scan::None));
         }
         for encoding in ["", "identity", " Identity , identity"] {
             assert_eq!(scan_of(CHAT, &[("content-encoding", encoding)]), REQUIRED);

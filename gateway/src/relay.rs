@@ -124,10 +124,11 @@ impl Relay {
             }
             match connection.poll_fill(cx) {
                 Poll::Ready(Ok(n)) if n > 0 => self.patience.renew(),
-                Poll::Ready(_ended) => match self.end_of_input() {
-                    Ok(()) => {}
-                    Err(failure) => return Poll::Ready(Some(Err(failure))),
-                },
+                Poll::Ready(ended) => {
+                    if let Err(failure) = self.end_of_input(ended.is_ok()) {
+                        return Poll::Ready(Some(Err(failure)));
+                    }
+                }
                 Poll::Pending => return self.patience.poll(cx).map(|failure| Some(Err(failure))),
             }
         }
@@ -199,8 +200,9 @@ impl Relay {
         }
     }
 
-    fn end_of_input(&mut self) -> Result<(), Failure> {
-        if !self.framing.end_of_input() {
+    /// The engine's side is over: closed in order, or broken.
+    fn end_of_input(&mut self, orderly: bool) -> Result<(), Failure> {
+        if !orderly || !self.framing.end_of_input() {
             return Err(Failure::new(
                 Reason::EngineReset,
                 "the engine closed the connection in the middle of its answer",

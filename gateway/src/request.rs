@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -41,6 +41,20 @@ pub struct Client {
     pub local: SocketAddr,
     /// Whether the connection must end with a reset.
     pub reset: Cell<bool>,
+    /// Requests of this connection whose response is not over.
+    pub in_flight: Cell<u32>,
+}
+
+impl Client {
+    fn opened(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.gate.opened();
+    }
+
+    fn answered(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        self.gate.answered();
+    }
 }
 
 impl Sender for Client {
@@ -70,7 +84,7 @@ impl relay::Downstream for Downstream {
         // What ends with its connection must not look whole.
         self.client.reset.set(cut && self.version == Version::HTTP_10);
         self.client.gate.set_deadline(None);
-        self.client.gate.answered();
+        self.client.answered();
     }
 
     fn is_ended(&self) -> bool {
@@ -84,14 +98,14 @@ struct Turn(Option<Rc<Client>>);
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(client) = &self.0 {
-            client.gate.answered();
+            client.answered();
         }
     }
 }
 
 /// Answers one request, whatever happens to it.
 pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<Answer> {
-    client.gate.opened();
+    client.opened();
     let mut turn = Turn(Some(client.clone()));
     let (parts, body) = request.into_parts();
     let (version, method) = (parts.version, parts.method.clone());
@@ -183,8 +197,9 @@ async fn exchange(
 
     let policy = &routes.listener().client;
     bounds.stall = policy.stream_idle_timeout;
-    let scanner = scanner(facts.scan, &parts, &body)?;
-    let mut upload = Upload::new(body, scanner, &client.worker.shared.budget, client.clone());
+    let scanner = scanner(facts.scan, &parts)?;
+    let mut upload =
+        Upload::new(body, scanner, !facts.inference, &client.worker.shared.budget, client.clone());
     upload.set_receive_timeout(policy.receive_timeout);
     upload.set_limit(routes.body_limit())?;
     let read = upload.read_until_routable(policy.buffer_limit).await;
@@ -236,11 +251,10 @@ async fn exchange(
     Ok(response.map(|relay| Served::Engine(Box::new(relay))))
 }
 
-/// The scanner that the head asks for. A body that need not have a model need not be there either.
-fn scanner(scan: Scan, parts: &Parts, body: &Incoming) -> Result<Option<Scanner>, Failure> {
+/// The scanner that the head asks for.
+fn scanner(scan: Scan, parts: &Parts) -> Result<Option<Scanner>, Failure> {
     Ok(match scan {
         Scan::None => None,
-        Scan::Json { required: false } | Scan::Multipart { required: false } if body.is_end_stream() => None,
         Scan::Json { .. } => Some(Scanner::Json(JsonScanner::new())),
         Scan::Multipart { .. } => match parts.headers.get(CONTENT_TYPE) {
             None => None,

@@ -5,28 +5,25 @@
 //! but for crumbs, which are joined.
 
 mod pace;
+mod row;
 mod splice;
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
 use self::pace::Pace;
+pub use self::row::Row;
 use crate::admit::{Budget, Held};
 use crate::failure::{Failure, Reason};
-use crate::scan::{self, ModelValue, ScanError, Scanner};
+use crate::scan::{self, ModelValue, ScanError, ScanErrorKind, Scanner};
 
 /// A body up to this size is scanned whole before any of it goes out.
 pub const FIRST_WINDOW: u64 = 64 << 10;
-/// Chunks below this size are joined…
-const SMALL_CHUNK: usize = 1 << 10;
-/// …to pieces of about this one.
-const JOINED: usize = 16 << 10;
 /// Bytes already sent that are kept for another try.
 const REPLAY_LIMIT: u64 = 1 << 20;
 
@@ -43,6 +40,8 @@ pub struct Upload {
     /// `None` once its end has been read.
     client: Option<Incoming>,
     scanner: Option<Scanner>,
+    /// Whether a body without a model, or one that cannot have any, is routed all the same.
+    optional: bool,
     sender: Rc<dyn Sender>,
     pace: Pace,
     /// The Content-Length that the client declared, and what becomes of it by a rewrite.
@@ -52,13 +51,11 @@ pub struct Upload {
     /// Bytes that the body may have.
     limit: u64,
     /// Scanned and ready to go out.
-    window: VecDeque<Bytes>,
-    /// Small chunks that come behind the window's, joined: each would otherwise cost many times its size.
-    tail: BytesMut,
+    window: Row,
     /// Counts the window and the replay against the process's budget.
     held: Held,
     /// Has gone out, kept for another try; empty when there cannot be one.
-    sent: Vec<Bytes>,
+    sent: Row,
     sent_bytes: u64,
 }
 
@@ -70,22 +67,28 @@ pub enum Length {
 }
 
 impl Upload {
-    pub fn new(body: Incoming, scanner: Option<Scanner>, budget: &Budget, sender: Rc<dyn Sender>) -> Self {
+    pub fn new(
+        body: Incoming,
+        scanner: Option<Scanner>,
+        optional: bool,
+        budget: &Budget,
+        sender: Rc<dyn Sender>,
+    ) -> Self {
         let declared = body.size_hint().exact();
         let ended = body.is_end_stream();
         Self {
             client: (!ended).then_some(body),
             scanner,
+            optional,
             sender,
             pace: Pace::new(declared),
             declared,
             outgoing: declared,
             received: 0,
             limit: u64::MAX,
-            window: VecDeque::new(),
-            tail: BytesMut::new(),
+            window: Row::default(),
             held: budget.hold(),
-            sent: Vec::new(),
+            sent: Row::default(),
             sent_bytes: 0,
         }
     }
@@ -158,11 +161,10 @@ impl Upload {
         let Some(scanner) = &self.scanner else { return };
         let Some(model) = scanner.model() else { return };
         let (span, replacement) = (model.span.clone(), scan::splice(scanner.format(), name));
-        self.flush_tail();
         if let Some(outgoing) = &mut self.outgoing {
             *outgoing = *outgoing - (span.end - span.start) + replacement.len() as u64;
         }
-        splice::splice(&mut self.window, span, replacement.into());
+        self.window.edit(|chunks| splice::splice(chunks, span, replacement.into()));
     }
 
     /// How to frame what will go out.
@@ -195,9 +197,7 @@ impl Upload {
         if !self.is_replayable() {
             return false;
         }
-        for chunk in self.sent.drain(..).rev() {
-            self.window.push_front(chunk);
-        }
+        self.window.prepend(std::mem::take(&mut self.sent));
         self.sent_bytes = 0;
         true
     }
@@ -206,11 +206,8 @@ impl Upload {
     /// be allowed to take what it has for a whole request.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         loop {
-            if self.window.is_empty() {
-                self.flush_tail();
-            }
             if !self.holds_back()
-                && let Some(chunk) = self.window.pop_front()
+                && let Some(chunk) = self.window.pop()
             {
                 self.keep_for_replay(&chunk);
                 return Poll::Ready(Some(Ok(chunk)));
@@ -260,11 +257,9 @@ impl Upload {
         if self.received > self.limit {
             return Err(too_large(self.limit));
         }
-        if let Some(scanner) = &mut self.scanner {
-            scanner.push(&chunk).map_err(scan_failure)?;
-        }
+        self.scan(&chunk)?;
         self.held.add(chunk.len() as u64)?;
-        self.queue(chunk);
+        self.window.push(chunk);
         // With a Content-Length over HTTP/1.1 the end is known with the last byte.
         if self.client.as_ref().is_some_and(Body::is_end_stream) {
             self.client = None;
@@ -273,36 +268,32 @@ impl Upload {
         Ok(())
     }
 
-    fn queue(&mut self, chunk: Bytes) {
-        if chunk.len() < SMALL_CHUNK && !self.window.is_empty() {
-            self.tail.extend_from_slice(&chunk);
-            if self.tail.len() >= JOINED {
-                self.flush_tail();
-            }
-        } else {
-            self.flush_tail();
-            self.window.push_back(chunk);
-        }
-    }
-
-    fn flush_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.window.push_back(self.tail.split().freeze());
-        }
-    }
-
     /// Whether what is left would complete the body at the engine before its end, and so the verdict, has come:
     /// over HTTP/2 the last byte and the end of the stream may come apart.
     fn holds_back(&self) -> bool {
-        self.client.is_some()
-            && self.declared == Some(self.received)
-            && self.window.len() + usize::from(!self.tail.is_empty()) == 1
+        self.client.is_some() && self.declared == Some(self.received) && self.window.is_one_chunk()
+    }
+
+    fn scan(&mut self, chunk: &[u8]) -> Result<(), Failure> {
+        let Some(scanner) = &mut self.scanner else { return Ok(()) };
+        let before = self.received - chunk.len() as u64;
+        match scanner.push(chunk) {
+            // A JSON array has no top-level model that any reader could find.
+            Err(e) if self.optional && e.kind == ScanErrorKind::NotAnObject && is_array(chunk, e, before) => {
+                self.scanner = None;
+                Ok(())
+            }
+            scanned => scanned.map_err(scan_failure),
+        }
     }
 
     fn end_scan(&mut self) -> Result<(), Failure> {
-        match &mut self.scanner {
-            Some(scanner) => scanner.finish().map_err(scan_failure),
-            None => Ok(()),
+        let Some(scanner) = &mut self.scanner else { return Ok(()) };
+        match scanner.finish() {
+            Err(e) if self.optional && e.kind == ScanErrorKind::NotAnObject && is_blank(e, self.received) => {
+                Ok(())
+            }
+            finished => finished.map_err(scan_failure),
         }
     }
 
@@ -314,13 +305,24 @@ impl Upload {
         } else {
             let kept = if before <= REPLAY_LIMIT { before } else { 0 };
             self.held.release(kept + chunk.len() as u64);
-            self.sent = Vec::new();
+            self.sent = Row::default();
         }
     }
 
     fn unsent(&self) -> u64 {
-        self.window.iter().map(Bytes::len).sum::<usize>() as u64 + self.tail.len() as u64
+        self.window.bytes() as u64
     }
+}
+
+/// Whether the body begins with `[`: what the scanner stumbled over in this chunk.
+fn is_array(chunk: &[u8], e: ScanError, before: u64) -> bool {
+    let at = usize::try_from(e.offset.saturating_sub(before)).unwrap_or(usize::MAX);
+    chunk.get(at) == Some(&b'[')
+}
+
+/// Whether the body ended without anything in it but white space.
+fn is_blank(e: ScanError, received: u64) -> bool {
+    e.offset == received
 }
 
 /// What the scanner refused, as the client is told.

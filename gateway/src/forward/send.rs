@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::stream::Stream;
 use crate::failure::Failure;
-use crate::upload::{Length, Upload};
+use crate::upload::{Length, Row, Upload};
 
 /// Slices given to the kernel in one call.
 const SLICES: usize = 32;
@@ -29,8 +29,9 @@ pub struct Sending {
     chunked: bool,
     queue: VecDeque<Bytes>,
     queued: usize,
-    /// Whether the last bytes of the request are in the queue.
+    /// Whether the body's last bytes are in the queue, and the chunk behind them.
     ended: bool,
+    terminated: bool,
     last_written: Option<Instant>,
     look: Option<Pin<Box<Sleep>>>,
 }
@@ -55,6 +56,7 @@ impl Sending {
             queue: VecDeque::from([head]),
             queued,
             ended: false,
+            terminated: false,
             last_written: None,
             look: None,
         }
@@ -92,31 +94,36 @@ impl Sending {
         }
     }
 
-    /// Queues what the upload has, up to the queue's bound.
+    /// Queues what the upload has, up to the queue's bound; as one chunk where the body is chunked.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        while !self.ended && self.queued < QUEUE_BYTES {
+        let mut ready = Row::default();
+        while !self.ended && self.queued + ready.bytes() < QUEUE_BYTES {
             match self.upload.borrow_mut().poll_next(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Some(chunk)) => {
-                    let chunk = chunk?;
-                    if self.chunked {
-                        let size = format!("{:x}\r\n", chunk.len());
-                        enqueue(&mut self.queue, &mut self.queued, size.into());
-                        enqueue(&mut self.queue, &mut self.queued, chunk);
-                        enqueue(&mut self.queue, &mut self.queued, Bytes::from_static(b"\r\n"));
-                    } else {
-                        enqueue(&mut self.queue, &mut self.queued, chunk);
-                    }
-                }
-                Poll::Ready(None) => {
-                    if self.chunked {
-                        enqueue(&mut self.queue, &mut self.queued, Bytes::from_static(b"0\r\n\r\n"));
-                    }
-                    self.ended = true;
-                }
+                Poll::Pending => break,
+                Poll::Ready(Some(chunk)) => ready.push(chunk?),
+                Poll::Ready(None) => self.ended = true,
             }
         }
+        let framed = self.chunked && !ready.is_empty();
+        if framed {
+            self.enqueue(format!("{:x}\r\n", ready.bytes()).into());
+        }
+        while let Some(chunk) = ready.pop() {
+            self.enqueue(chunk);
+        }
+        if framed {
+            self.enqueue(Bytes::from_static(b"\r\n"));
+        }
+        if self.chunked && self.ended && !self.terminated {
+            self.terminated = true;
+            self.enqueue(Bytes::from_static(b"0\r\n\r\n"));
+        }
         Ok(())
+    }
+
+    fn enqueue(&mut self, bytes: Bytes) {
+        self.queued += bytes.len();
+        self.queue.push_back(bytes);
     }
 
     /// Ready when the client has left although the engine takes nothing more.
@@ -150,9 +157,4 @@ impl Sending {
         }
         Poll::Ready(Ok(()))
     }
-}
-
-fn enqueue(queue: &mut VecDeque<Bytes>, queued: &mut usize, bytes: Bytes) {
-    *queued += bytes.len();
-    queue.push_back(bytes);
 }

@@ -14,6 +14,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use ::hyper::rt::{Read, ReadBufCursor, Write};
 use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, timeout_at};
 
@@ -30,6 +32,9 @@ use crate::failure::{Dialect, Failure};
 
 /// What every HTTP/2 client says first (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// For the first byte of a connection: one that never says anything takes the place of one that would.
+const FIRST_BYTE: Duration = Duration::from_secs(60);
 
 /// The deadlines of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         limits: GateLimits,
     ) -> io::Result<Option<(Protocol, GateIo<S>, Self)>> {
         let mut held = BytesMut::with_capacity(4 << 10);
-        let idle_at = Instant::now() + limits.idle_timeout;
+        let idle_at = Instant::now() + limits.idle_timeout.min(FIRST_BYTE);
         match timeout_at(idle_at, stream.read_buf(&mut held)).await.ok().transpose()? {
             Some(1..) => {}
             Some(0) | None => return Ok(None),
@@ -189,6 +194,17 @@ impl<S> Inner<S> {
         }
     }
 
+    /// Whether the client has closed its side, also behind bytes that were not read.
+    fn is_gone(&self) -> bool
+    where
+        S: AsFd,
+    {
+        let Some(stream) = &self.stream else { return true };
+        let mut asked = [PollFd::new(stream, PollFlags::RDHUP)];
+        // Where asking fails, the next read or write says what there is to say.
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     fn stream(&mut self) -> io::Result<Pin<&mut S>>
     where
         S: Unpin,
@@ -236,7 +252,7 @@ impl End {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Read for GateIo<S> {
+impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Read for GateIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_read(cx, out)
     }

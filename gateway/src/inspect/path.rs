@@ -12,17 +12,20 @@ pub(super) enum Place {
     Json,
     /// Engines read a form here, some JSON as well.
     Form,
+    /// Engines read JSON here and choose a model where it names none: SageMaker's call.
+    Optional,
     Other,
 }
 
 /// Last segments of inference paths, under any prefix. Not in it: SGLang's `generate`, llama.cpp's `completion`
 /// and other native calls whose body has no model; their Content-Type decides.
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 14] = [
     "completions",
     "responses",
     "embeddings",
     "messages",
     "rerank",
+    "reranking",
     "score",
     "moderations",
     "tokenize",
@@ -34,13 +37,17 @@ const CALLS: [&str; 13] = [
 ];
 
 /// Calls below another one that carry its model as well.
-const SUB_CALLS: [(&str, &str); 4] = [
+const SUB_CALLS: [(&str, &str); 6] = [
     ("messages", "count_tokens"),
     ("responses", "compact"),
     ("responses", "input_tokens"),
     ("completions", "render"),
+    ("completions", "batch"),
+    ("completions", "input_tokens"),
 ];
 
+/// SageMaker's name for whatever the engine does best.
+const INVOCATIONS: &str = "invocations";
 const FAMILIES: [&str; 2] = ["images", "audio"];
 const FORMS: [&str; 4] = ["transcriptions", "translations", "edits", "variations"];
 
@@ -52,6 +59,9 @@ pub(super) fn place(path: &str) -> Place {
     let is = |segment: &[u8], name: &str| segment.eq_ignore_ascii_case(name.as_bytes());
     if FAMILIES.iter().any(|name| is(parent, name)) {
         return if FORMS.iter().any(|name| is(last, name)) { Place::Form } else { Place::Json };
+    }
+    if is(last, INVOCATIONS) {
+        return Place::Optional;
     }
     let call = CALLS.iter().any(|name| is(last, name))
         || SUB_CALLS.iter().any(|(above, name)| is(parent, above) && is(last, name));

@@ -42,7 +42,7 @@ pub(super) async fn try_endpoints(
         let mut lease = tries.pick(forward)?;
         entry.endpoint = Some(lease.endpoint().label.clone());
         entry.tries += 1;
-        let tried = tries.one(head, &upload, &mut lease).await;
+        let tried = tries.one(head, &upload, &mut lease, entry).await;
         entry.bytes_in = upload.borrow().received();
         let failed = match tried {
             Ok(begun) if tries.may_repeat(&begun, &upload) => {
@@ -91,6 +91,7 @@ impl Tries<'_> {
         head: &Outgoing,
         upload: &Rc<RefCell<Upload>>,
         lease: &mut Lease,
+        entry: &mut Entry,
     ) -> Result<Attempt, AttemptError> {
         // What may outgrow the replay goes out on a connection that cannot be stale.
         let fresh = upload.borrow().may_outgrow_replay();
@@ -102,6 +103,7 @@ impl Tries<'_> {
             tried => return tried,
         }
         terms.fresh = true;
+        entry.tries += 1;
         attempt(engines, lease, bytes, upload, terms).await.map_err(|mut e| {
             // An engine that refuses now may have died of this very request: others are not to follow it.
             if e.seen == Seen::Nothing {

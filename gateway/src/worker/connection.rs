@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::Worker;
 use crate::failure;
@@ -29,8 +30,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         () = worker.drained_for(LAST_CALL) => return,
     };
     let Ok(Some((protocol, io, gate))) = detected else { return };
-    let client =
-        Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
+    let client = Rc::new(Client {
+        worker: worker.clone(),
+        gate: gate.clone(),
+        peer,
+        local,
+        reset: Cell::new(false),
+        in_flight: Cell::new(0),
+    });
     let service = service_fn(|request| {
         let client = client.clone();
         async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
@@ -44,7 +51,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
                     connection.as_mut().graceful_shutdown();
-                    until_ended(worker, connection).await;
+                    until_ended(&client, connection).await;
                 }
             }
         }
@@ -55,7 +62,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                 _ = connection.as_mut() => {}
                 () = worker.draining() => {
                     connection.as_mut().graceful_shutdown();
-                    until_ended(worker, connection).await;
+                    until_ended(&client, connection).await;
                 }
             }
         }
@@ -80,12 +87,21 @@ fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {
     }
 }
 
-/// Serves on while the drain lasts. What is in flight at its end is dropped with the connection, and cut.
-async fn until_ended<C: Future>(worker: &Worker, connection: C) {
+/// Serves on while the drain lasts and there is something to serve: a client that does not answer the goodbye is
+/// not waited for. What is in flight at the drain's end is dropped with the connection, and cut.
+async fn until_ended<C: Future>(client: &Client, connection: C) {
+    let quiet = async {
+        let mut looks = 0;
+        while looks < 2 {
+            sleep(LAST_CALL).await;
+            looks = if client.in_flight.get() == 0 { looks + 1 } else { 0 };
+        }
+    };
     tokio::select! {
         biased;
         _ = connection => {}
-        () = worker.ended_and_answered() => {}
+        () = quiet => {}
+        () = client.worker.ended_and_answered() => {}
     }
 }
 

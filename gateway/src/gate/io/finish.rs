@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -51,11 +50,7 @@ impl Gate<TcpStream> {
     /// Whether the client has closed its side, also behind bytes that hyper has not asked for.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        let inner = self.0.borrow();
-        let Some(stream) = &inner.stream else { return true };
-        let mut asked = [PollFd::new(stream, PollFlags::RDHUP)];
-        // Where asking fails, the next read or write says what there is to say.
-        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        self.0.borrow().is_gone()
     }
 
     /// Resets the connection instead: for a response that broke off where its end would look whole, because it is

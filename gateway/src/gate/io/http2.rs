@@ -90,7 +90,10 @@ impl Frames {
         self.active = now;
         while let Some(frame) = self.inbound.next(&mut bytes) {
             self.judge(frame)?;
-            self.started = None;
+            // A header block is one thing to wait for, in however many frames it comes.
+            if self.block.is_none() {
+                self.started = None;
+            }
         }
         let incomplete = self.block.is_some() || self.inbound.is_inside() && !self.inbound.is_in_data();
         self.started = incomplete.then(|| self.started.unwrap_or(now));

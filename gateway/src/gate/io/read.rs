@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::hyper::rt::ReadBufCursor;
 use bytes::{Buf, BytesMut};
@@ -18,11 +20,14 @@ const READ_BYTES: usize = 64 << 10;
 /// leaves is noticed only once its answer is written.
 const HELD_BYTES: usize = 64 << 10;
 
+/// How often the socket is asked for a hang-up when nothing more is read from it.
+const LOOK: Duration = Duration::from_millis(50);
+
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
+impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     /// hyper's read: no bytes and no error mean that the client is gone.
     pub(super) fn poll_read(
         &mut self,
@@ -119,6 +124,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             && let Poll::Ready(read) = self.poll_hold(cx, room)
         {
             return Poll::Ready(read);
+        }
+        if room == 0 {
+            // Nothing is read any more, so reading cannot tell that the client left.
+            while self.poll_deadline(cx, self.deadline).is_ready() {
+                if self.is_gone() {
+                    return Poll::Ready(Err(End::Eof.into()));
+                }
+                self.deadline = Instant::now() + LOOK;
+            }
         }
         if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
             self.reader = Some(cx.waker().clone());
