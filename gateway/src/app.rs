@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Duration, interval, timeout};
 
 use self::control::Control;
@@ -72,8 +73,10 @@ async fn serve(
         phase: phase_seen,
         connections_per_worker: (connections / workers as u32).max(1),
     };
-    let workers: Vec<_> =
-        (0..workers).map(|index| worker::start(index, shared.clone())).collect::<Result<_, _>>()?;
+    let workers: Vec<_> = (0..workers)
+        .map(|index| worker::start(index, shared.clone()))
+        .collect::<Result<_, _>>()
+        .context("cannot start the workers (--workers)")?;
     let mut ports = Ports::new(workers.iter().map(|worker| worker.commands.clone()).collect());
     control.publish_first(&mut ports).await?;
     warn_of_public(&ports);
@@ -94,13 +97,14 @@ async fn serve(
     status.set_phase(admin::Phase::Ready);
     eprintln!("penstock ready: listeners=[{}] admin={admin_address} rung={rung}", ports.describe());
 
-    until_stopped(&mut control, &mut ports, &mut signals, &ledger).await;
+    let mut ends = ends(&workers);
+    let code = until_stopped(&mut control, &mut ports, &mut signals, &mut ends, &ledger).await;
     status.set_phase(admin::Phase::Draining);
     drain(options.drain_timeout, &phase, &mut signals, workers).await;
     if !ledger.access_log().shutdown(LAST_LINES) {
         tracing::warn!("the access log is stuck; its last lines are lost");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// Without authentication, who can reach a listener can use the engines.
@@ -110,19 +114,36 @@ fn warn_of_public(ports: &Ports) {
     }
 }
 
-/// Serves, reloads and probes until the operator asks for the end.
-async fn until_stopped(control: &mut Control, ports: &mut Ports, signals: &mut Signals, ledger: &Ledger) {
+/// One task for each worker, done when the worker has ended.
+fn ends(workers: &[worker::Handle]) -> JoinSet<()> {
+    let commands = workers.iter().map(|worker| worker.commands.clone());
+    commands.map(|commands| async move { commands.closed().await }).collect()
+}
+
+/// Serves, reloads and probes until the operator asks for the end, or a worker is lost.
+async fn until_stopped(
+    control: &mut Control,
+    ports: &mut Ports,
+    signals: &mut Signals,
+    ends: &mut JoinSet<()>,
+    ledger: &Ledger,
+) -> ExitCode {
     let mut poll = interval(POLL);
     let mut probes = interval(PROBE);
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::Stop => return,
+                Asked::Stop => return ExitCode::SUCCESS,
                 Asked::Reload => {
                     ledger.access_log().reopen();
                     control.reload(ports).await;
                 }
             },
+            // Clients that the kernel gave to its sockets get no answer: whoever supervises us must start anew.
+            Some(_) = ends.join_next() => {
+                tracing::error!("a worker has ended without being asked; the gateway drains and exits");
+                return ExitCode::FAILURE;
+            }
             _ = poll.tick() => control.poll(ports).await,
             _ = probes.tick() => probe_all(control),
         }
@@ -174,4 +195,23 @@ async fn drain(
     tracing::warn!("the drain is over; what is still in flight is cut");
     phase.send_replace(worker::Phase::Ended);
     let _ = timeout(Duration::from_secs(2), joined).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_ends_is_noticed_whether_it_panics_or_returns() {
+        for panics in [false, true] {
+            let (commands, inbox) = tokio::sync::mpsc::channel::<worker::Command>(1);
+            let thread = std::thread::spawn(move || {
+                let _inbox = inbox;
+                assert!(!panics, "as the test wants it");
+            });
+            let mut ends = ends(&[worker::Handle { commands, thread }]);
+            let ended = timeout(Duration::from_secs(5), ends.join_next()).await;
+            assert!(ended.is_ok_and(|ended| ended.is_some()), "panics: {panics}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod lifecycle;
 pub mod listener;
+pub mod log;
 pub mod pick;
 pub mod probe;
 pub mod relay;

@@ -8,13 +8,20 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the kernel queues for a socket; it lowers this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Binds `address` once for each of `workers`.
+/// Binds `address` once for each of `workers`; `open` is what this process listens on already.
 ///
 /// # Errors
 /// When the address is taken (also by another process that would share it), not local, or not permitted.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT would let two gateways of one user share the port and each get half of the clients.
-    drop(socket(address, false)?);
+pub fn bind(
+    address: SocketAddr,
+    workers: usize,
+    open: impl IntoIterator<Item = SocketAddr>,
+) -> io::Result<Vec<TcpListener>> {
+    // SO_REUSEPORT would let two gateways of one user share the port and each get half of the clients. Where a
+    // socket of our own has the port, it keeps others out, and would fail this too.
+    if !open.into_iter().any(|open| overlap(open, address)) {
+        drop(socket(address, false)?);
+    }
     (0..workers).map(|_| socket(address, true)?.listen(BACKLOG)).collect()
 }
 
@@ -22,6 +29,12 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>>
 #[must_use]
 pub fn lacks_family(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// Whether two sockets on these addresses could get the same client. An IPv6 socket of ours takes no IPv4.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let ips = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && ips
 }
 
 struct Bound(Socket);
@@ -53,13 +66,30 @@ mod tests {
     use super::*;
     use std::net::TcpStream;
 
+    fn free() -> SocketAddr {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        bind(any, 1, []).unwrap()[0].local_addr().unwrap()
+    }
+
     #[test]
     fn each_worker_gets_a_socket_and_a_second_process_none() {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let port = bind(any, 1).unwrap()[0].local_addr().unwrap();
-        let sockets = bind(port, 3).unwrap();
+        let port = free();
+        let sockets = bind(port, 3, []).unwrap();
         assert_eq!(sockets.len(), 3);
         assert!(TcpStream::connect(port).is_ok());
-        assert_eq!(bind(port, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(port, 1, []).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_port_of_our_own_is_had_on_a_wider_and_on_a_narrower_address() {
+        let one = free();
+        let all = SocketAddr::from(([0, 0, 0, 0], one.port()));
+        let narrow = bind(one, 2, []).unwrap();
+        let wide = bind(all, 2, [one]).unwrap();
+        drop(narrow);
+        assert_eq!(bind(one, 2, [all]).unwrap().len(), 2);
+        drop(wide);
+        let elsewhere = SocketAddr::from(([127, 0, 0, 2], one.port()));
+        assert!(!overlap(one, elsewhere) && !overlap(all, ([0_u16; 8], one.port()).into()));
     }
 }

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -66,6 +67,9 @@ impl Sender for Client {
         self.gate.is_gone()
     }
 }
+
+/// A client that does not take an answer of our own, a few hundred bytes, for so long is given up.
+const OWN_STALL: Duration = Duration::from_secs(10);
 
 /// What answers a request: the gateway's own bytes or an engine's.
 enum Served {
@@ -137,16 +141,19 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
     entry.status = response.status().as_u16();
     turn.0 = None;
     let downstream = Rc::new(Downstream { client: client.clone(), version });
-    response.map(|served| match served {
-        Served::Own(body) => Answer::own(body, entry, downstream),
-        Served::Engine(relay) => {
-            let mut answer = Answer::engine(relay, entry, downstream);
-            match version {
-                Version::HTTP_2 => answer.guard(bounds),
-                _ => client.gate.set_deadline(bounds.deadline),
+    response.map(|served| {
+        let (mut answer, bounds) = match served {
+            // What is over for the engine is not for the client: a refusal may take its time to be read.
+            Served::Own(body) => {
+                (Answer::own(body, entry, downstream), Bounds { stall: OWN_STALL, deadline: None })
             }
-            answer
+            Served::Engine(relay) => (Answer::engine(relay, entry, downstream), bounds),
+        };
+        match version {
+            Version::HTTP_2 => answer.guard(bounds),
+            _ => client.gate.set_deadline(bounds.deadline),
         }
+        answer
     })
 }
 

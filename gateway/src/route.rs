@@ -17,13 +17,14 @@ mod tables;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use crate::failure::{Failure, Reason};
 use crate::inspect::MODEL_HEADER;
-use crate::snapshot::{Destination, Listener, Match, Model, Pool, Redirect, Traffic, ValueMatch};
+use crate::snapshot::{Destination, Listener, Match, Model, ObjectName, Pool, Redirect, Traffic, ValueMatch};
 
 pub use host::Host;
 pub(crate) use matches::mismatch;
@@ -63,14 +64,32 @@ impl<'r> Asked<'r> {
 pub struct Table {
     /// Most specific hostname first.
     routes: Vec<Routes>,
+    /// Connections open through its door, over all workers.
+    open: Arc<OpenConnections>,
 }
+
+/// Client connections that count against one limit.
+pub type OpenConnections = AtomicU32;
 
 impl Table {
     #[must_use]
     pub fn new<'l>(listeners: impl IntoIterator<Item = &'l Arc<Listener>>) -> Self {
         let mut routes: Vec<_> = listeners.into_iter().cloned().map(Routes::new).collect();
         routes.sort_by_key(|routes| std::cmp::Reverse(host::specificity(&routes.listener.hostname)));
-        Self { routes }
+        Self { routes, open: Arc::default() }
+    }
+
+    /// The listener that speaks for a connection before a request names its host: the least specific one. Its limit
+    /// holds for its connections on all of its addresses together.
+    fn door(&self) -> Option<(ObjectName, Arc<str>)> {
+        let listener = self.routes.last()?.listener();
+        Some((listener.gateway.clone(), listener.name.clone()))
+    }
+
+    /// How many connections are open through its door.
+    #[must_use]
+    pub fn open(&self) -> &Arc<OpenConnections> {
+        &self.open
     }
 
     /// The routes of the listener with the most specific hostname that admits `host`.
@@ -94,6 +113,8 @@ pub struct Routes {
     by_model: HashMap<Box<str>, Vec<usize>>,
     /// Positions of the others, ascending.
     others: Vec<usize>,
+    /// What the list of models is made of.
+    known: models::Known,
     body_limit: u64,
 }
 
@@ -134,7 +155,8 @@ impl Routes {
         }
         let limits = listener.matches.iter().map(|entry| entry.rule.traffic.body_limit);
         let body_limit = limits.max().unwrap_or_else(|| Traffic::default().body_limit);
-        Self { listener, by_model, others, body_limit }
+        let known = models::Known::new(&listener.matches);
+        Self { listener, by_model, others, known, body_limit }
     }
 
     #[must_use]

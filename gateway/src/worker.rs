@@ -2,13 +2,14 @@
 
 mod accept;
 mod connection;
+mod flag;
 
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,11 +18,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{interval, sleep, timeout};
 
+use self::accept::Socket;
+use self::flag::Flag;
 use crate::admit::Budget;
 use crate::forward::Connections;
 use crate::ledger::{self, Ledger, RefusedConnection};
 use crate::pick::TwoChoices;
-use crate::route::Tables;
+use crate::route::{OpenConnections, Tables};
 
 /// How long the last answers may take to leave after the drain's end.
 const FLUSH: Duration = Duration::from_millis(250);
@@ -50,30 +53,32 @@ pub enum Phase {
 
 /// What the control side asks of a worker.
 pub enum Command {
-    Listen(TcpListener, Arc<OpenConnections>),
-    /// Serve what is queued on this address, then stop listening there.
-    Close(SocketAddr),
+    Listen(TcpListener),
+    /// Serve what is queued on this address, then stop listening there; its connections end with the answer that
+    /// they wait for.
+    Close(SocketAddr, InUse),
 }
 
-/// Connections open on one address, over all workers.
-pub type OpenConnections = AtomicU32;
+/// Held while anything that came in on a closed address is still served.
+pub type InUse = Arc<()>;
 
 /// A running worker, as the control side sees it.
 pub struct Handle {
+    /// Closed when the worker ends, however it does.
     pub commands: mpsc::Sender<Command>,
-    pub thread: JoinHandle<io::Result<()>>,
+    pub thread: JoinHandle<()>,
 }
 
 /// Starts a worker.
 ///
 /// # Errors
-/// When the thread cannot be made.
+/// When its runtime or its thread cannot be made: descriptors or threads have run out.
 pub fn start(index: usize, shared: Shared) -> io::Result<Handle> {
     let (commands, inbox) = mpsc::channel(64);
+    // Here and not on its thread, so that the one who starts it learns of an error.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(LocalSet::new().run_until(Worker::new(shared).run(inbox)));
-        Ok(())
     })?;
     Ok(Handle { commands, thread })
 }
@@ -86,6 +91,9 @@ pub struct Worker {
     connections: Cell<u32>,
     /// Told when the last connection has gone.
     idle: Notify,
+    /// The phase of [`Shared`], as this thread's tasks read it.
+    draining: Flag,
+    ended: Flag,
 }
 
 impl Worker {
@@ -96,6 +104,8 @@ impl Worker {
             picker: TwoChoices,
             connections: Cell::new(0),
             idle: Notify::new(),
+            draining: Flag::default(),
+            ended: Flag::default(),
         })
     }
 
@@ -110,31 +120,27 @@ impl Worker {
                 _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
             }
         }
+        self.draining.set();
         accepting.drain().await;
         tokio::select! {
             () = self.until_idle() => {}
-            () = self.ended() => {
+            // The sender lives as long as the process; without it the end has come too.
+            _ = phase.wait_for(|phase| *phase == Phase::Ended) => {
+                self.ended.set();
                 let _ = timeout(FLUSH, self.until_idle()).await;
             }
         }
     }
 
-    /// Whether the process still takes new work.
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        *self.shared.phase.borrow() == Phase::Serving
-    }
-
     /// Whether the drain is out of time.
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        *self.shared.phase.borrow() == Phase::Ended
+        self.ended.is_set()
     }
 
     /// Ready when the drain is out of time.
     pub async fn ended(&self) {
-        // The sender lives as long as the process; without it the end has come too.
-        let _ = self.shared.phase.clone().wait_for(|phase| *phase == Phase::Ended).await;
+        self.ended.wait().await;
     }
 
     /// Ready when the drain is out of time and its refusals have had time to leave.
@@ -145,7 +151,15 @@ impl Worker {
 
     /// Ready when the drain has begun.
     async fn draining(&self) {
-        let _ = self.shared.phase.clone().wait_for(|phase| *phase != Phase::Serving).await;
+        self.draining.wait().await;
+    }
+
+    /// Ready when a connection from this socket shall end: the drain has begun, or a reload took the socket out.
+    async fn leaving(&self, socket: &Socket) {
+        tokio::select! {
+            () = self.draining() => {}
+            () = socket.closing() => {}
+        }
     }
 
     /// Ready when the drain has lasted for `time`.
@@ -160,28 +174,15 @@ impl Worker {
         }
     }
 
-    /// Serves a connection in a task of its own, unless the worker holds as many as it may.
-    fn serve(
-        self: &Rc<Self>,
-        stream: tokio::net::TcpStream,
-        peer: SocketAddr,
-        local: SocketAddr,
-        open: &Arc<OpenConnections>,
-    ) {
-        let full = if self.connections.get() >= self.shared.connections_per_worker {
-            Some(RefusedConnection::ProcessFull)
-        } else if open.load(Relaxed) >= connection::policy(self, local).max_connections.unwrap_or(u32::MAX) {
-            Some(RefusedConnection::ListenerFull)
-        } else {
-            None
+    /// Serves a connection in a task of its own, unless the process or the listener holds as many as it may.
+    fn serve(self: &Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr, socket: &Rc<Socket>) {
+        let held = match Open::new(self, socket.address) {
+            Ok(held) => held,
+            Err(why) => return self.shared.ledger.process().connection_refused(why),
         };
-        if let Some(why) = full {
-            self.shared.ledger.process().connection_refused(why);
-            return;
-        }
-        let held = Open::new(self.clone(), open.clone());
+        let socket = socket.clone();
         spawn_local(async move {
-            connection::serve(&held.worker, stream, peer, local).await;
+            connection::serve(&held.worker, stream, peer, &socket).await;
             drop(held);
         });
     }
@@ -190,26 +191,68 @@ impl Worker {
 /// Counts one client connection while it lives.
 struct Open {
     worker: Rc<Worker>,
-    on_address: Arc<OpenConnections>,
+    at_listener: Arc<OpenConnections>,
     _counted: ledger::Connection,
 }
 
 impl Open {
-    fn new(worker: Rc<Worker>, on_address: Arc<OpenConnections>) -> Self {
-        on_address.fetch_add(1, Relaxed);
+    fn new(worker: &Rc<Worker>, local: SocketAddr) -> Result<Self, RefusedConnection> {
+        if worker.connections.get() >= worker.shared.connections_per_worker {
+            return Err(RefusedConnection::ProcessFull);
+        }
+        let limit = connection::policy(worker, local).max_connections;
+        let at_listener = worker.shared.tables.load().at(local).map(|table| table.open().clone());
+        let at_listener = at_listener.unwrap_or_default();
+        take(&at_listener, limit).ok_or(RefusedConnection::ListenerFull)?;
         worker.connections.set(worker.connections.get() + 1);
         let counted = worker.shared.ledger.connection();
-        Self { worker, on_address, _counted: counted }
+        Ok(Self { worker: worker.clone(), at_listener, _counted: counted })
     }
+}
+
+/// Takes first and looks then: workers that accept at once must not all see the last free place.
+fn take(open: &OpenConnections, limit: Option<u32>) -> Option<()> {
+    let before = open.fetch_add(1, Relaxed);
+    if limit.is_some_and(|limit| before >= limit) {
+        open.fetch_sub(1, Relaxed);
+        return None;
+    }
+    Some(())
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.on_address.fetch_sub(1, Relaxed);
+        self.at_listener.fetch_sub(1, Relaxed);
         let left = self.worker.connections.get() - 1;
         self.worker.connections.set(left);
         if left == 0 {
             self.worker.idle.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_take_at_once_never_go_over_the_limit() {
+        let (open, held) = (OpenConnections::default(), OpenConnections::default());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if take(&open, Some(3)).is_some() {
+                            let now = held.fetch_add(1, Relaxed) + 1;
+                            assert!(now <= 3, "{now} at once");
+                            held.fetch_sub(1, Relaxed);
+                            open.fetch_sub(1, Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(open.load(Relaxed), 0);
+        assert!(take(&open, None).is_some() && take(&open, Some(0)).is_none());
     }
 }

@@ -200,7 +200,10 @@ impl Drop for Gateway {
 
 /// Runs one of the commands that start nothing: `check`, `explain`, `doctor`.
 pub async fn command(arguments: &[&str], input: &str) -> Output {
-    let mut command = tokio::process::Command::from(penstock());
+    output(tokio::process::Command::from(penstock()), arguments, input).await
+}
+
+async fn output(mut command: tokio::process::Command, arguments: &[&str], input: &str) -> Output {
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.kill_on_drop(true).spawn().expect("starting penstock");
     let mut stdin = child.stdin.take().expect("piped");
@@ -210,6 +213,13 @@ pub async fn command(arguments: &[&str], input: &str) -> Output {
         child.wait_with_output().await.expect("waiting for penstock")
     })
     .await
+}
+
+/// [`command`] in a shell that first does `prepare`, such as `ulimit -n 40`.
+pub async fn command_after(prepare: &str, arguments: &[&str], input: &str) -> Output {
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-c", &format!("{prepare}; exec \"$@\""), "sh"]).arg(penstock().get_program());
+    output(shell, arguments, input).await
 }
 
 /// The built binary: `PENSTOCK_BIN`, or beside this test in the target folder.

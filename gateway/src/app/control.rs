@@ -85,7 +85,7 @@ impl Control {
             engines => Sources::of_engines(engines, options.listen).await?,
         };
         let loaded = sources.load()?;
-        let tables = Tables::new(&Snapshot::default(), meters.meter("", ""));
+        let tables = Tables::new(&Snapshot::default(), meters.meter("", ""), &Tables::default(), []);
         let mut control = Self {
             fingerprint: loaded.fingerprint,
             config: Arc::new(config::parse(&loaded)),
@@ -101,7 +101,8 @@ impl Control {
                 tables: Arc::new(ArcSwap::from_pointee(tables)),
             },
         };
-        control.resolve().await;
+        let config = control.config.clone();
+        control.names = control.resolve(&config).await.0;
         Ok(control)
     }
 
@@ -111,13 +112,13 @@ impl Control {
 
     /// Looks for changed files and changed addresses of host names.
     pub(super) async fn poll(&mut self, ports: &mut Ports) {
+        if ports.forget_closed() {
+            self.publish_tables(&self.published.snapshot.load(), ports.closing());
+        }
         if config::fingerprint(&self.sources.files) != self.fingerprint {
             self.reload(ports).await;
-        } else if self.resolved.elapsed() >= RESOLVE && self.resolve().await {
-            let config = self.config.clone();
-            if let Err(e) = self.publish(config, ports).await {
-                tracing::error!(error = format!("{e:#}"), "cannot publish the engines' new addresses");
-            }
+        } else if self.resolved.elapsed() >= RESOLVE {
+            self.follow_names(ports).await;
         }
     }
 
@@ -138,51 +139,71 @@ impl Control {
         self.fingerprint = config::fingerprint(&self.sources.files);
         let loaded = self.sources.load()?;
         let config = Arc::new(config::parse(&loaded));
-        self.names.refresh(&config.hostnames()).await;
-        self.publish(config, ports).await
+        let (names, _) = self.resolve(&config).await;
+        self.publish(config, names, ports).await?;
+        self.status.reload_succeeded();
+        Ok(())
     }
 
     /// Builds a snapshot, takes its ports, and only then lets the workers see it.
     ///
     /// # Errors
     /// When the manifests cannot be used as a whole, or a port cannot be had; then nothing has changed.
-    pub(super) async fn publish(&mut self, config: Arc<Config>, ports: &mut Ports) -> anyhow::Result<()> {
+    async fn publish(&mut self, config: Arc<Config>, names: Names, ports: &mut Ports) -> anyhow::Result<()> {
         anyhow::ensure!(!config.report().is_fatal(), "{}", check::problems(config.report()).trim_end());
         let meters = self.meters.clone();
         let mut meter = |pool: &str, model: &str| meters.meter(pool, model);
         let generation = self.generation + 1;
-        let (snapshot, report) =
-            config::build(&config, &self.names, &mut self.registry, &mut meter, generation);
+        let (snapshot, report) = config::build(&config, &names, &mut self.registry, &mut meter, generation);
         if snapshot.listeners.is_empty() {
             anyhow::bail!("{}{}", check::problems(&report), check::NOTHING_TO_SERVE);
         }
         let prepared = ports.prepare(&snapshot)?;
         log_report(&report);
-        let tables = Tables::new(&snapshot, self.meters.meter("", ""));
-        self.published.tables.store(Arc::new(tables));
+        self.publish_tables(&snapshot, ports.closing().chain(prepared.closed.iter().copied()));
         self.published.snapshot.store(Arc::new(snapshot));
         ports.apply(prepared).await;
         self.registry.prune();
         self.generation = generation;
         self.config = config;
-        self.status.reload_succeeded();
+        self.names = names;
         Ok(())
+    }
+
+    /// `closing`: addresses whose table stays until what came in on them has been served.
+    fn publish_tables(&self, snapshot: &Snapshot, closing: impl IntoIterator<Item = SocketAddr>) {
+        let meter = self.meters.meter("", "");
+        let tables = Tables::new(snapshot, meter, &self.published.tables.load(), closing);
+        self.published.tables.store(Arc::new(tables));
     }
 
     /// Publishes what was read at the start.
     pub(super) async fn publish_first(&mut self, ports: &mut Ports) -> anyhow::Result<()> {
-        let config = self.config.clone();
-        self.publish(config, ports).await.context("the manifests cannot be used")
+        let (config, names) = (self.config.clone(), self.names.clone());
+        self.publish(config, names, ports).await.context("the manifests cannot be used")?;
+        self.status.reload_succeeded();
+        Ok(())
     }
 
-    /// Asks the resolver again; whether anything changed.
-    async fn resolve(&mut self) -> bool {
+    /// Asks the resolver again, and publishes what has changed.
+    async fn follow_names(&mut self, ports: &mut Ports) {
+        let config = self.config.clone();
+        let (names, changed) = self.resolve(&config).await;
+        if changed && let Err(e) = self.publish(config, names, ports).await {
+            tracing::error!(error = format!("{e:#}"), "cannot publish the engines' new addresses");
+        }
+    }
+
+    /// The addresses of the names in `config`, and whether they differ from what is known. Known answers are kept
+    /// until the manifests have been judged: those that cannot be used must not drop them.
+    async fn resolve(&mut self, config: &Config) -> (Names, bool) {
         self.resolved = Instant::now();
-        let refreshed = self.names.refresh(&self.config.hostnames()).await;
+        let mut names = self.names.clone();
+        let refreshed = names.refresh(&config.hostnames()).await;
         for (name, error) in &refreshed.failed {
             tracing::warn!(%name, %error, "cannot resolve a host name; its last addresses stay");
         }
-        refreshed.changed
+        (names, refreshed.changed)
     }
 }
 
@@ -194,5 +215,75 @@ fn log_report(report: &Report) {
             Severity::Warning => tracing::warn!("{diagnostic}"),
             Severity::Info => tracing::info!("{diagnostic}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: penstock}
+spec: {controllerName: penstock.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  gatewayClassName: penstock
+  addresses: [{type: IPAddress, value: 127.0.0.1}]
+  listeners: [{name: web, protocol: HTTP, port: PORT}]
+";
+
+    fn engine_at(hostname: &str) -> String {
+        format!(
+            "---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {{name: engine}}
+spec: {{endpoints: [{{fqdn: {{hostname: {hostname}, port: 8000}}}}]}}
+"
+        )
+    }
+
+    /// A control side that has published `manifests`, and has no workers.
+    async fn published(file: &std::path::Path, manifests: &str) -> (Control, Ports) {
+        std::fs::write(file, manifests).unwrap();
+        let file = file.to_str().unwrap();
+        let command = ["penstock", "run", "-f", file];
+        let command = <crate::cli::Cli as clap::Parser>::parse_from(command).command;
+        let crate::cli::Command::Run(options) = command else { panic!("it is `run`") };
+        let mut control = Control::start(&options, Arc::default(), Arc::default()).await.unwrap();
+        let mut ports = Ports::new(Vec::new());
+        control.publish_first(&mut ports).await.unwrap();
+        (control, ports)
+    }
+
+    #[tokio::test]
+    async fn a_bad_edit_drops_no_addresses_and_is_not_forgotten_when_names_are_resolved_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("all.yaml");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let good = GATEWAY.replace("PORT", &free.to_string()) + &engine_at("engine.invalid");
+        let (mut control, mut ports) = published(&file, &good).await;
+        let old = [std::net::IpAddr::from([10, 0, 0, 1])];
+        control.names.insert("engine.invalid", old.to_vec());
+
+        std::fs::write(&file, "---\nnot: [closed\n").unwrap();
+        control.reload(&mut ports).await;
+        assert_eq!(control.names.get("engine.invalid"), old);
+        assert!(control.status.read().last_reload_error.is_some());
+
+        // A name that is no longer asked for: the next look at the resolver changes something.
+        control.names.insert("gone.invalid", old.to_vec());
+        let generation = control.generation;
+        control.follow_names(&mut ports).await;
+        assert_eq!(control.generation, generation + 1);
+        assert!(control.status.read().last_reload_error.is_some());
+
+        std::fs::write(&file, &good).unwrap();
+        control.reload(&mut ports).await;
+        assert!(control.status.read().last_reload_error.is_none());
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-/// Published by the control side after it asked the engine; empty until then.
+/// Published by the control side after it asked the engine, sorted; empty until then.
 #[derive(Debug, Default)]
 pub struct Served(ArcSwap<Vec<Box<str>>>);
 
 impl Served {
-    pub fn publish(&self, models: Vec<Box<str>>) {
+    pub fn publish(&self, mut models: Vec<Box<str>>) {
+        models.sort_unstable();
         self.0.store(Arc::new(models));
     }
 
@@ -20,6 +21,6 @@ impl Served {
 
     #[must_use]
     pub fn has(&self, model: &str) -> bool {
-        self.0.load().iter().any(|served| &**served == model)
+        self.0.load().binary_search_by(|served| (**served).cmp(model)).is_ok()
     }
 }

@@ -4,7 +4,8 @@
 //! would end at an endpoint is listed. A cold path: it allocates.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -13,8 +14,10 @@ use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
 use super::{Asked, Routes, choose, exact_model, matches};
+use crate::endpoint::Endpoint;
 use crate::failure::{Dialect, Failure, Reason};
 use crate::inspect::decoded;
+use crate::snapshot::Match;
 
 const LIST: &str = "/v1/models";
 /// The call that a listed model can be used with.
@@ -41,12 +44,36 @@ pub fn answer(routes: &Routes, parts: &Parts, dialect: Dialect) -> Option<Result
 /// The models that a client who sends this host and these headers can use, sorted.
 #[must_use]
 pub fn models(routes: &Routes, asked: &Asked<'_>) -> Vec<Box<str>> {
-    let candidates = candidates(routes);
-    candidates
-        .into_iter()
-        .filter(|(name, known)| reaches(routes, asked, name, *known))
-        .map(|(name, _)| name)
-        .collect()
+    let served: Vec<_> = routes.known.endpoints.iter().map(|endpoint| endpoint.served.models()).collect();
+    let mut names: BTreeSet<&str> = routes.known.names.iter().map(|name| &**name).collect();
+    names.extend(served.iter().flat_map(|models| models.iter()).map(|name| &**name));
+    names.into_iter().filter(|name| is_routed(routes, asked, name)).map(Into::into).collect()
+}
+
+/// Who knows models behind one listener: the half of the list that changes with the manifests alone.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Named by rules and by the models of pools.
+    names: HashSet<Box<str>>,
+    /// Each once; what they serve may change at any time.
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl Known {
+    pub(super) fn new(entries: &[Match]) -> Self {
+        let mut names: HashSet<Box<str>> = entries.iter().filter_map(exact_model).map(Into::into).collect();
+        let pools: HashMap<_, _> = entries
+            .iter()
+            .flat_map(|entry| choose::pools(&entry.rule))
+            .map(|pool| (Arc::as_ptr(pool), pool))
+            .collect();
+        let mut endpoints = HashMap::new();
+        for pool in pools.values() {
+            names.extend(pool.models.keys().cloned());
+            endpoints.extend(pool.endpoints.iter().map(|endpoint| (Arc::as_ptr(endpoint), endpoint)));
+        }
+        Self { names, endpoints: endpoints.into_values().cloned().collect() }
+    }
 }
 
 enum Wanted<'p> {
@@ -71,46 +98,18 @@ fn wanted<'p>(method: &Method, path: &'p str) -> Option<Wanted<'p>> {
     }
 }
 
-/// Who knows a name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Known {
-    /// Engines alone: the pool it would reach must be one of theirs.
-    Engines,
-    Manifests,
-}
-
-fn candidates(routes: &Routes) -> BTreeMap<Box<str>, Known> {
-    let mut names = BTreeMap::new();
-    for entry in &routes.listener.matches {
-        if let Some(model) = exact_model(entry) {
-            names.insert(model.into(), Known::Manifests);
-        }
-        for pool in choose::pools(&entry.rule) {
-            for model in pool.models.keys() {
-                names.insert(model.clone(), Known::Manifests);
-            }
-            for model in pool.endpoints.iter().flat_map(|endpoint| endpoint.served.models().to_vec()) {
-                names.entry(model).or_insert(Known::Engines);
-            }
-        }
-    }
-    names
-}
-
+/// The dry run: whether a chat request for the model would end at an endpoint. A name that engines alone know must
+/// reach a pool of theirs.
 fn is_routed(routes: &Routes, asked: &Asked<'_>, model: &str) -> bool {
-    candidates(routes).get(model).is_some_and(|known| reaches(routes, asked, model, *known))
-}
-
-/// The dry run: whether a chat request for the model would end at an endpoint.
-fn reaches(routes: &Routes, asked: &Asked<'_>, model: &str, known: Known) -> bool {
     let chat = Asked { method: &Method::POST, path: PROBE, query: None, model: Some(model), ..*asked };
     let Ok(matched) = routes.find(&chat) else { return false };
+    let named = routes.known.names.contains(model);
     matched.rule.filters.redirect.is_none()
         && choose::pools(&matched.rule).any(|pool| {
             let mut endpoints = pool.endpoints.iter();
-            let known_there = match known {
-                Known::Manifests => endpoints.next().is_some(),
-                Known::Engines => endpoints.any(|endpoint| endpoint.served.has(model)),
+            let known_there = match named {
+                true => endpoints.next().is_some(),
+                false => endpoints.any(|endpoint| endpoint.served.has(model)),
             };
             known_there && choose::serves(pool, model)
         })
@@ -156,13 +155,13 @@ fn shortened(id: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use http::Request;
 
     use super::*;
+    use crate::route::Table;
     use crate::route::fixtures::*;
-    use crate::route::{Match, Table};
     use crate::snapshot::{Hostname, PathMatch, Pool};
 
     fn get(path: &str) -> Parts {
@@ -276,6 +275,31 @@ mod tests {
         }
         let by_model = Match { path: PathMatch::Prefix("/v1".into()), ..to_model("m", &pool) };
         assert!(ask(&table(vec![by_model]), "/v1/models", Dialect::OpenAi).is_some());
+    }
+
+    /// A worker serves nobody else meanwhile: this takes milliseconds, also in a debug build on a busy host, where
+    /// anything quadratic takes many seconds.
+    #[test]
+    fn thousands_of_models_of_a_large_pool_are_listed_at_once() {
+        let mut pool_ = pool("p", 64);
+        let named = Arc::get_mut(&mut pool_).unwrap();
+        let names = |kind: &str| (0..1_500).map(|i| format!("{kind}-{i}").into()).collect::<Vec<Box<str>>>();
+        for name in names("named") {
+            named.models.insert(name.clone(), model(&name, &[]));
+        }
+        for endpoint in &named.endpoints[..2] {
+            endpoint.served.publish(names("served"));
+        }
+        let mut matches: Vec<_> = names("rule").iter().map(|name| to_model(name, &pool_)).collect();
+        matches.push(catch_all(&pool_));
+        let table = table(matches);
+        let since = Instant::now();
+        assert_eq!(listed(&table).len(), 4_500);
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+        let since = Instant::now();
+        assert!(ask(&table, "/v1/models/served-1499", Dialect::OpenAi).unwrap().is_ok());
+        assert!(ask(&table, "/v1/models/served-1500", Dialect::OpenAi).unwrap().is_err());
+        assert!(since.elapsed() < Duration::from_millis(500), "{:?}", since.elapsed());
     }
 
     #[test]

@@ -1,30 +1,43 @@
 //! A worker's listening sockets: accepts, and empties the queue before one is closed.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
-use super::{Command, OpenConnections, Worker};
+use super::flag::Flag;
+use super::{Command, InUse, Worker};
 
 /// Out of descriptors or memory: accepting again at once would spin.
 const BREATH: Duration = Duration::from_millis(50);
 
 pub(super) struct Accepting {
     worker: Rc<Worker>,
-    sockets: HashMap<SocketAddr, Socket>,
+    sockets: HashMap<SocketAddr, (Rc<Socket>, JoinHandle<()>)>,
 }
 
-struct Socket {
-    close: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+/// One listening socket, as its connections know it; they hold it as long as they live.
+pub(super) struct Socket {
+    pub(super) address: SocketAddr,
+    closing: Flag,
+    in_use: Cell<Option<InUse>>,
+}
+
+impl Socket {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, closing: Flag::default(), in_use: Cell::default() }
+    }
+
+    /// Ready when it is to be closed.
+    pub(super) async fn closing(&self) {
+        self.closing.wait().await;
+    }
 }
 
 impl Accepting {
@@ -34,14 +47,15 @@ impl Accepting {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Listen(listener, open) => {
-                if let Err(e) = self.listen(listener, open) {
+            Command::Listen(listener) => {
+                if let Err(e) = self.listen(listener) {
                     tracing::error!(error = %e, "a worker cannot use a listening socket");
                 }
             }
-            Command::Close(address) => {
-                if let Some(socket) = self.sockets.remove(&address) {
-                    let _ = socket.close.send(());
+            Command::Close(address, in_use) => {
+                if let Some((socket, _)) = self.sockets.remove(&address) {
+                    socket.in_use.set(Some(in_use));
+                    socket.closing.set();
                 }
             }
         }
@@ -49,40 +63,33 @@ impl Accepting {
 
     /// Closes every socket; ready when what was queued on them has been taken in.
     pub(super) async fn drain(self) {
-        for (_, socket) in self.sockets {
-            let _ = socket.close.send(());
-            let _ = socket.task.await;
+        for (_, (socket, task)) in self.sockets {
+            socket.closing.set();
+            let _ = task.await;
         }
     }
 
-    fn listen(&mut self, listener: StdListener, open: Arc<OpenConnections>) -> io::Result<()> {
-        let address = listener.local_addr()?;
+    fn listen(&mut self, listener: StdListener) -> io::Result<()> {
+        let socket = Rc::new(Socket::new(listener.local_addr()?));
         let listener = TcpListener::from_std(listener)?;
-        let (close, closed) = oneshot::channel();
-        let task = spawn_local(accept(self.worker.clone(), listener, address, open, closed));
-        self.sockets.insert(address, Socket { close, task });
+        let task = spawn_local(accept(self.worker.clone(), listener, socket.clone()));
+        self.sockets.insert(socket.address, (socket, task));
         Ok(())
     }
 }
 
-async fn accept(
-    worker: Rc<Worker>,
-    listener: TcpListener,
-    address: SocketAddr,
-    open: Arc<OpenConnections>,
-    mut closed: oneshot::Receiver<()>,
-) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, socket: Rc<Socket>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = &mut closed => break,
+            () = socket.closing() => break,
         };
         match accepted {
-            Ok((stream, peer)) => worker.serve(stream, peer, address, &open),
+            Ok((stream, peer)) => worker.serve(stream, peer, &socket),
             // The client left between its SYN and now.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(e) => {
-                tracing::warn!(%address, error = %e, "cannot accept a connection");
+                tracing::warn!(address = %socket.address, error = %e, "cannot accept a connection");
                 sleep(BREATH).await;
             }
         }
@@ -92,7 +99,7 @@ async fn accept(
         while let Ok((stream, peer)) = queue.accept() {
             let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
             if let Ok(stream) = stream {
-                worker.serve(stream, peer, address, &open);
+                worker.serve(stream, peer, &socket);
             }
         }
     }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::Worker;
+use super::accept::Socket;
 use crate::failure;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
 use crate::gate::io::{Gate, GateLimits, Protocol};
@@ -22,7 +23,8 @@ use crate::snapshot::ClientPolicy;
 const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// Serves `stream` until either side ends it.
-pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, socket: &Socket) {
+    let local = socket.address;
     let limits = limits(worker, local);
     let detected = tokio::select! {
         biased;
@@ -49,7 +51,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                 // First: a request that has arrived is taken in before the connection is told to end.
                 biased;
                 _ = connection.as_mut() => {}
-                () = worker.draining() => {
+                () = worker.leaving(socket) => {
                     connection.as_mut().graceful_shutdown();
                     until_ended(&client, connection).await;
                 }
@@ -60,7 +62,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
             tokio::select! {
                 biased;
                 _ = connection.as_mut() => {}
-                () = worker.draining() => {
+                () = worker.leaving(socket) => {
                     connection.as_mut().graceful_shutdown();
                     until_ended(&client, connection).await;
                 }

@@ -1,5 +1,6 @@
 //! How an engine treats the requests that come from now on: well, or in one of the ways that engines misbehave.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// What happens to a connection after an answer.
@@ -98,8 +99,14 @@ impl Behaviour {
     }
 }
 
-/// `length` bytes without a short period, so that lost, doubled and swapped parts show.
+/// `length` bytes without a short period, so that lost, doubled and swapped parts show. A stretch of a prime length
+/// is made once and repeated: byte by byte, a debug build takes seconds for what a test sends.
 #[must_use]
 pub fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    const STRETCH: usize = 1_048_573;
+    static MADE: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0..STRETCH).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect());
+    let mut bytes = MADE.repeat(length / STRETCH);
+    bytes.extend_from_slice(&MADE[..length % STRETCH]);
+    bytes
 }

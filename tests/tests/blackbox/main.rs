@@ -6,6 +6,7 @@ mod answers;
 mod bodies;
 mod cancel;
 mod commands;
+mod control;
 mod drain;
 mod early_routing;
 mod endpoints;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::one_engine_with;
 
 async fn endless_answers() -> (Engine, Gateway) {
-    let (engine, gateway) = one_engine_with(&traffic_policy("timeout: {http: {requestTimeout: 2s}}")).await;
+    let (engine, gateway) = one_engine_with(&traffic_policy("timeout: {http: {requestTimeout: 3s}}")).await;
     engine.behave(Behaviour::Endless);
     (engine, gateway)
 }

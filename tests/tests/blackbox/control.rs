@@ -1,0 +1,84 @@
+//! What the control side owes its operators: reloads that hold, ports that move, ends that come.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use penstock_tests::client::{CHAT, Client, Ended, ask, chat, chat_stream, post};
+use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::eventually;
+use penstock_tests::gateway::{Gateway, command_after};
+use penstock_tests::manifests::{model, qwen};
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+/// Reads these manifests, with a model of this name as the sign that they are in use.
+async fn reload(gateway: &Gateway, manifests: &str, marker: &str) {
+    gateway.rewrite(&(manifests.to_owned() + &model(marker, "qwen", &[])));
+    gateway.signal(Signal::HUP);
+    eventually("a reload to be seen", async || {
+        let answer = ask(gateway.address, post(CHAT, chat(marker))).await;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_port_moves_to_all_addresses_and_back() {
+    let engine = Engine::start("qwen-a").await;
+    let narrow = qwen(&[&engine]);
+    let gateway = Gateway::start(&narrow).await;
+    let wide = narrow.replace("value: 127.0.0.1}]", "value: 0.0.0.0}]");
+    assert_ne!(narrow, wide);
+    reload(&gateway, &wide, "wide").await;
+    reload(&gateway, &narrow, "narrow").await;
+}
+
+#[tokio::test]
+async fn workers_that_cannot_be_made_fail_the_start() {
+    let run = ["run", "-f", "-", "--workers", "64", "--admin", "127.0.0.1:0"];
+    // It fails before it binds the port.
+    let manifests = qwen(&[]).replace("$PORT", "17999");
+    let output = command_after("ulimit -n 40", &run, &manifests).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cannot start the workers"), "{said}");
+}
+
+/// The manifests with a second listener, one port above the first.
+fn with_second(manifests: &str, gateway: &Gateway) -> (String, SocketAddr) {
+    let port = gateway.address.port() + 1;
+    let both = format!("listeners: [{{name: second, protocol: HTTP, port: {port}}}, {{name: web,");
+    (manifests.replace("listeners: [{name: web,", &both), (Ipv4Addr::LOCALHOST, port).into())
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_out_ends_its_connections_with_the_answers_that_they_wait_for() {
+    let engine = Engine::start("qwen-a").await;
+    let one = qwen(&[&engine]);
+    let gateway = Gateway::start(&one).await;
+    let (both, second) = with_second(&one, &gateway);
+    reload(&gateway, &both, "both").await;
+
+    let mut kept = Client::connect(second).await;
+    kept.send(post(CHAT, chat("qwen"))).await;
+    assert_eq!(kept.answer().await.status(), 200);
+    let mut silent = Client::connect(second).await;
+    silent.send("POST /v1/chat/comple").await;
+    engine.behave(Behaviour::Stepped);
+    let mut streaming = Client::connect(second).await;
+    streaming.send(post(CHAT, chat_stream("qwen"))).await;
+    let (_, mut body) = streaming.head().await;
+    streaming.events(&mut body, 1).await;
+    engine.behave(Behaviour::Normal);
+
+    reload(&gateway, &one, "one").await;
+    eventually("the second listener to go", async || TcpStream::connect(second).await.is_err().then_some(()))
+        .await;
+    assert!(kept.closed().await.1.is_empty(), "an idle connection is closed without a word");
+    let request = post(CHAT, chat("qwen"));
+    let rest = &request["POST /v1/chat/comple".len()..];
+    silent.send(rest).await;
+    let answer = silent.answer().await;
+    assert_eq!((answer.status(), answer.head.field("connection")), (200, Some("close")), "{}", answer.text());
+    engine.steps(20);
+    assert_eq!(streaming.events(&mut body, 6).await.last().map(String::as_str), Some("data: [DONE]"));
+    assert_eq!(streaming.more(&mut body).await, Err(Ended::Whole));
+}
