@@ -3,6 +3,7 @@
 mod control;
 mod limits;
 mod ports;
+mod probes;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,24 +11,25 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, interval, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
 use self::control::Control;
 use self::ports::Ports;
+use self::probes::Probes;
 use crate::admin::{self, AdminState, Status};
 use crate::admit::Budget;
 use crate::cli;
-use crate::endpoint::Endpoint;
 use crate::kernel;
 use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
-use crate::probe;
 use crate::worker::{self, Shared};
 
 /// How often changed files are looked for.
 const POLL: Duration = Duration::from_secs(1);
 /// How often engines are asked for their models.
 const PROBE: Duration = Duration::from_secs(10);
+/// For threads that are still at work when everything has been served.
+const LAST_THREADS: Duration = Duration::from_secs(1);
 /// For the last lines of the access log.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -43,7 +45,10 @@ pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
         .thread_name("control")
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options, rung, why, connections))
+    let done = runtime.block_on(serve(options, rung, why, connections));
+    // A resolver or a worker that hangs must not keep the process: dropping the runtime would wait for it.
+    runtime.shutdown_timeout(LAST_THREADS);
+    done
 }
 
 async fn serve(
@@ -58,11 +63,10 @@ async fn serve(
     let ledger = Ledger::new(access_log);
     let (meters, status) = (Arc::new(Meters::default()), Arc::new(Status::default()));
     status.set_rung(rung.word(), why);
-    let mut control = tokio::select! {
-        control = Control::start(options, meters.clone(), status.clone()) => control?,
-        // Engines may be waited for; that must not keep anyone from leaving.
-        _ = signals.next() => return Ok(ExitCode::SUCCESS),
-    };
+    // Engines may be waited for; that must not keep anyone from leaving.
+    let started = Control::start(options, meters.clone(), status.clone());
+    let Some(control) = signals.unless_stopped(started).await else { return Ok(ExitCode::SUCCESS) };
+    let mut control = control?;
 
     let workers = options.workers.map_or_else(limits::workers, usize::from);
     let (phase, phase_seen) = watch::channel(worker::Phase::Serving);
@@ -129,14 +133,20 @@ async fn until_stopped(
     ledger: &Ledger,
 ) -> ExitCode {
     let mut poll = interval(POLL);
-    let mut probes = interval(PROBE);
+    let mut probe = interval(PROBE);
+    let mut probes = Probes::new();
+    // After a long reload, once is enough.
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return ExitCode::SUCCESS,
                 Asked::Reload => {
                     ledger.access_log().reopen();
-                    control.reload(ports).await;
+                    if signals.unless_stopped(control.reload(ports)).await.is_none() {
+                        return ExitCode::SUCCESS;
+                    }
                 }
             },
             // Clients that the kernel gave to its sockets get no answer: whoever supervises us must start anew.
@@ -144,28 +154,11 @@ async fn until_stopped(
                 tracing::error!("a worker has ended without being asked; the gateway drains and exits");
                 return ExitCode::FAILURE;
             }
-            _ = poll.tick() => control.poll(ports).await,
-            _ = probes.tick() => probe_all(control),
+            _ = poll.tick() => if signals.unless_stopped(control.poll(ports)).await.is_none() {
+                return ExitCode::SUCCESS;
+            },
+            _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
         }
-    }
-}
-
-/// Asks every endpoint for its models, beside everything else; a silent one keeps its last answer.
-fn probe_all(control: &Control) {
-    let snapshot = control.published().snapshot.load_full();
-    let mut asked: Vec<*const Endpoint> = Vec::new();
-    for endpoint in snapshot.pools.iter().flat_map(|pool| &pool.endpoints) {
-        if asked.contains(&Arc::as_ptr(endpoint)) {
-            continue;
-        }
-        asked.push(Arc::as_ptr(endpoint));
-        let endpoint = endpoint.clone();
-        tokio::spawn(async move {
-            match probe::models(&endpoint.address).await {
-                Ok(models) => endpoint.served.publish(models),
-                Err(e) => tracing::debug!(endpoint = %endpoint.label, error = %e, "cannot ask for models"),
-            }
-        });
     }
 }
 
@@ -187,10 +180,9 @@ async fn drain(
             }
         }
     });
-    let stopped_again = async { while signals.next().await != Asked::Stop {} };
     tokio::select! {
         _ = &mut joined => return,
-        _ = timeout(limit, stopped_again) => {}
+        _ = timeout(limit, signals.stop()) => {}
     }
     tracing::warn!("the drain is over; what is still in flight is cut");
     phase.send_replace(worker::Phase::Ended);

@@ -21,7 +21,7 @@ pub use report::{Condition, Diagnostic, ObjectStatus, Place, Position, Report, S
 pub use source::{Fingerprint, LoadError, Loaded, Text, fingerprint, load};
 
 use crate::discovery::{Names, Registry};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Hostname, Snapshot};
 use objects::Objects;
 
 /// Manifests, typed and checked one by one.
@@ -67,6 +67,12 @@ pub fn parse(loaded: &Loaded) -> Config {
     }
     config.report.sort();
     config
+}
+
+/// Whether a Backend may name this host.
+#[must_use]
+pub(crate) fn is_hostname(text: &str) -> bool {
+    matches!(units::hostname(text), Ok(Hostname::Exact(_)))
 }
 
 /// Makes the snapshot of everything that holds, and the whole report. Endpoints that the registry knows keep

@@ -10,6 +10,7 @@ mod registry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+pub(crate) use names::resolve;
 pub use names::{Names, Refreshed};
 pub use registry::Registry;
 

@@ -42,20 +42,6 @@ pub struct Client {
     pub local: SocketAddr,
     /// Whether the connection must end with a reset.
     pub reset: Cell<bool>,
-    /// Requests of this connection whose response is not over.
-    pub in_flight: Cell<u32>,
-}
-
-impl Client {
-    fn opened(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
-        self.gate.opened();
-    }
-
-    fn answered(&self) {
-        self.in_flight.set(self.in_flight.get() - 1);
-        self.gate.answered();
-    }
 }
 
 impl Sender for Client {
@@ -88,7 +74,7 @@ impl relay::Downstream for Downstream {
         // What ends with its connection must not look whole.
         self.client.reset.set(cut && self.version == Version::HTTP_10);
         self.client.gate.set_deadline(None);
-        self.client.answered();
+        self.client.gate.answered();
     }
 
     fn is_ended(&self) -> bool {
@@ -102,14 +88,14 @@ struct Turn(Option<Rc<Client>>);
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(client) = &self.0 {
-            client.answered();
+            client.gate.answered();
         }
     }
 }
 
 /// Answers one request, whatever happens to it.
 pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<Answer> {
-    client.opened();
+    client.gate.opened();
     let mut turn = Turn(Some(client.clone()));
     let (parts, body) = request.into_parts();
     let (version, method) = (parts.version, parts.method.clone());

@@ -49,7 +49,7 @@ impl Gateway {
     }
 
     /// Starts with `--engine` and `--listen` instead of manifests.
-    pub async fn start_without_manifests(engines: &[SocketAddr]) -> Self {
+    pub async fn start_without_manifests(engines: &[impl ToString]) -> Self {
         let port = free_port();
         let listen = format!("127.0.0.1:{port}");
         let engines: Vec<String> = engines.iter().map(ToString::to_string).collect();

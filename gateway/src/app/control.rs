@@ -128,8 +128,9 @@ impl Control {
             Ok(()) => tracing::info!(generation = self.generation, "the manifests were read again"),
             Err(e) => {
                 let why = format!("{e:#}");
+                // First, so that whoever reads the line finds it in the status.
+                self.status.reload_failed(why.clone());
                 tracing::error!(error = %why, "the manifests cannot be used; what ran before goes on");
-                self.status.reload_failed(why);
             }
         }
     }

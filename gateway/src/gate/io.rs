@@ -161,6 +161,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         inner.wake_reader();
     }
 
+    /// Whether nothing of a request is here, in flight or on its way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let inner = self.0.borrow();
+        match &inner.side {
+            Side::Http1(turn) => inner.held.is_empty() && turn.is_idle(),
+            Side::Http2(frames) => inner.held.is_empty() && frames.is_idle(),
+        }
+    }
+
     /// Bounds the writing of the current response: hyper does not ask a body for more while the client takes
     /// nothing, so that the body cannot keep this deadline.
     pub fn set_deadline(&self, deadline: Option<Instant>) {

@@ -32,14 +32,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         () = worker.drained_for(LAST_CALL) => return,
     };
     let Ok(Some((protocol, io, gate))) = detected else { return };
-    let client = Rc::new(Client {
-        worker: worker.clone(),
-        gate: gate.clone(),
-        peer,
-        local,
-        reset: Cell::new(false),
-        in_flight: Cell::new(0),
-    });
+    let client =
+        Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
     let service = service_fn(|request| {
         let client = client.clone();
         async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
@@ -96,7 +90,7 @@ async fn until_ended<C: Future>(client: &Client, connection: C) {
         let mut looks = 0;
         while looks < 2 {
             sleep(LAST_CALL).await;
-            looks = if client.in_flight.get() == 0 { looks + 1 } else { 0 };
+            looks = if client.gate.is_idle() { looks + 1 } else { 0 };
         }
     };
     tokio::select! {

@@ -60,8 +60,10 @@ async fn a_port_that_is_taken_out_ends_its_connections_with_the_answers_that_the
     let mut kept = Client::connect(second).await;
     kept.send(post(CHAT, chat("qwen"))).await;
     assert_eq!(kept.answer().await.status(), 200);
-    let mut silent = Client::connect(second).await;
-    silent.send("POST /v1/chat/comple").await;
+    let mut slow = Client::connect(second).await;
+    let request = post(CHAT, chat("qwen"));
+    let (first, rest) = request.split_at(request.len() - 9);
+    slow.send(first).await;
     engine.behave(Behaviour::Stepped);
     let mut streaming = Client::connect(second).await;
     streaming.send(post(CHAT, chat_stream("qwen"))).await;
@@ -73,12 +75,18 @@ async fn a_port_that_is_taken_out_ends_its_connections_with_the_answers_that_the
     eventually("the second listener to go", async || TcpStream::connect(second).await.is_err().then_some(()))
         .await;
     assert!(kept.closed().await.1.is_empty(), "an idle connection is closed without a word");
-    let request = post(CHAT, chat("qwen"));
-    let rest = &request["POST /v1/chat/comple".len()..];
-    silent.send(rest).await;
-    let answer = silent.answer().await;
+    slow.send(rest).await;
+    let answer = slow.answer().await;
     assert_eq!((answer.status(), answer.head.field("connection")), (200, Some("close")), "{}", answer.text());
     engine.steps(20);
     assert_eq!(streaming.events(&mut body, 6).await.last().map(String::as_str), Some("data: [DONE]"));
     assert_eq!(streaming.more(&mut body).await, Err(Ended::Whole));
+}
+
+#[tokio::test]
+async fn an_engine_on_localhost_is_found_where_it_listens() {
+    let engine = Engine::start("qwen-a").await;
+    let gateway = Gateway::start_without_manifests(&[format!("localhost:{}", engine.address.port())]).await;
+    gateway.says("hostname: \"localhost\"").await;
+    assert_eq!(ask(gateway.address, post(CHAT, chat("qwen"))).await.status(), 200);
 }

@@ -90,7 +90,7 @@ async fn a_bad_edit_keeps_the_old_manifests_and_says_why() {
     let (engine, gateway) = one_engine().await;
     gateway.rewrite("apiVersion: v1\nkind: [unclosed\n");
     gateway.signal(Signal::HUP);
-    let said = gateway.says("all.yaml").await;
+    let said = gateway.says("cannot be used").await;
     assert!(said.contains("all.yaml:"), "with the line: {said}");
     assert_eq!(ask(gateway.address, post(CHAT, chat("qwen"))).await.status(), 200);
     // It says so a moment before it counts.

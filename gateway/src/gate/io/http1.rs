@@ -56,6 +56,13 @@ impl Turn {
         }
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        match &self.phase {
+            Phase::Head(_) => true,
+            Phase::Message(message) => message.is_over(),
+        }
+    }
+
     /// hyper's buffer is empty; whether that ends an answer.
     pub(super) fn flushed(&mut self) -> bool {
         match &mut self.phase {

@@ -100,6 +100,10 @@ impl Frames {
         Ok(())
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.started.is_none()
+    }
+
     /// Counts what goes to the client.
     pub(super) fn outbound(&mut self, mut bytes: &[u8]) {
         while let Some(frame) = self.outbound.next(&mut bytes) {
