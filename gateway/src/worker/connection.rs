@@ -32,8 +32,13 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         () = worker.drained_for(LAST_CALL) => return,
     };
     let Ok(Some((protocol, io, gate))) = detected else { return };
-    let client =
-        Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
+    let client = Rc::new(Client {
+        worker: worker.clone(),
+        gate: gate.clone(),
+        peer,
+        local,
+        reset: Cell::new(false),
+    });
     let service = service_fn(|request| {
         let client = client.clone();
         async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
