@@ -23,20 +23,22 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use status::{Phase, Status, StatusReading};
+pub use status::{Phase, Status};
 
 use crate::ledger::{Ledger, Meters};
 use crate::snapshot::Snapshot;
 
 /// Connections served at once; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 64;
+/// For a request's head: a connection that says nothing must not keep a probe waiting.
+const HEAD_TIME: Duration = Duration::from_secs(1);
 /// A connection carries one request and lasts no longer than this, however slowly it is written or read.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// Wait before accepting again after an error: they are about descriptors and memory, and do not end at once.
@@ -86,8 +88,9 @@ async fn connection(stream: TcpStream, state: Arc<AdminState>) -> io::Result<()>
         let response = answer(&state, &request, on_loopback);
         async move { Ok::<_, Infallible>(response) }
     });
-    let served =
-        http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service).await;
+    let mut builder = http1::Builder::new();
+    builder.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    let served = builder.serve_connection(TokioIo::new(stream), service).await;
     served.map_err(io::Error::other)
 }
 

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
+use crate::config;
 use crate::kernel::Wanted;
 
 /// The gateway in front of your GPUs: routes OpenAI-style requests to pools of engines by the model in their body.
@@ -43,17 +44,11 @@ pub struct Manifests {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true).multiple(true).args(["files", "engines"]))]
 pub struct Run {
     /// Manifests: a file, a directory of *.yaml, *.yml and *.json, or - for standard input; may be repeated.
     /// Changed files and SIGHUP are read again
-    #[arg(
-        short,
-        long = "file",
-        value_name = "PATH",
-        env = "PENSTOCK_FILE",
-        value_delimiter = ',',
-        required_unless_present = "engines"
-    )]
+    #[arg(short, long = "file", value_name = "PATH", env = "PENSTOCK_FILE", value_delimiter = ',')]
     pub files: Vec<PathBuf>,
 
     /// No manifests: ask this engine which models it serves and route to it by them; may be repeated
@@ -83,7 +78,7 @@ pub struct Run {
     pub access_log: String,
 
     /// How long SIGTERM waits for requests in flight, as 90s, 5m or 1h30m; a second signal ends at once
-    #[arg(long, value_name = "DURATION", env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "30s", value_parser = config::duration)]
     pub drain_timeout: Duration,
 
     /// How much of the kernel half to use
@@ -125,32 +120,6 @@ pub struct Explain {
     pub port: Option<u16>,
 }
 
-/// Reads `1h30m`, `90s` or `250ms`: the durations of the Gateway API (GEP-2257).
-fn duration(text: &str) -> Result<Duration, String> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(digits);
-        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
-        let number: u32 = number.parse().map_err(|_| expected_duration(text))?;
-        total += match unit {
-            "h" => Duration::from_secs(3600) * number,
-            "m" => Duration::from_secs(60) * number,
-            "s" => Duration::from_secs(1) * number,
-            "ms" => Duration::from_millis(1) * number,
-            _ => return Err(expected_duration(text)),
-        };
-        rest = tail;
-    }
-    if text.is_empty() { Err(expected_duration(text)) } else { Ok(total) }
-}
-
-fn expected_duration(text: &str) -> String {
-    format!("{text:?} is not a duration such as 90s, 5m or 1h30m")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,13 +130,26 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    fn run(arguments: &[&str]) -> Result<Run, String> {
+        let cli = Cli::try_parse_from(["penstock", "run"].iter().chain(arguments));
+        match cli.map_err(|e| e.to_string())?.command {
+            Command::Run(run) => Ok(run),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
     #[test]
     fn durations_read_as_in_the_gateway_api() {
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        for bad in ["", "5", "s", "5d", "-1s", "1.5s", "99999999999s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
+        let drain = |text: &str| run(&["-f", "x", "--drain-timeout", text]).map(|run| run.drain_timeout);
+        assert_eq!(drain("1h30m"), Ok(Duration::from_secs(5400)));
+        assert!(drain("5d").unwrap_err().contains("is not a duration"));
+    }
+
+    #[test]
+    fn manifests_or_engines_must_be_given_and_the_error_names_both() {
+        let error = run(&[]).unwrap_err();
+        assert!(error.contains("--file <PATH>") && error.contains("--engine <HOST:PORT>"), "{error}");
+        assert!(run(&["--engine", "a:1", "--engine", "b:1"]).is_ok() && run(&["-f", "a", "-f", "b"]).is_ok());
+        assert!(run(&["--engine", "a:1", "-f", "b"]).is_err());
     }
 }

@@ -17,8 +17,9 @@ mod units;
 use std::collections::BTreeSet;
 
 pub use build::MeterFn;
-pub use report::{Condition, Diagnostic, ObjectStatus, Place, Position, Report, Severity};
+pub use report::{Condition, ObjectStatus, Position, Report, Severity};
 pub use source::{Fingerprint, LoadError, Loaded, Text, fingerprint, load};
+pub(crate) use units::duration;
 
 use crate::discovery::{Names, Registry};
 use crate::snapshot::{Hostname, Snapshot};

@@ -10,8 +10,7 @@ mod registry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-pub(crate) use names::resolve;
-pub use names::{Names, Refreshed};
+pub use names::{Names, resolve};
 pub use registry::Registry;
 
 use crate::config::objects::backend::{Backend, BackendEndpoint};

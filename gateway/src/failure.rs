@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-pub use body::{Dialect, REASON_HEADER, respond, respond_raw};
+pub use body::{Dialect, respond, respond_raw};
 
 /// A request that Penstock answers itself instead of an engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -19,8 +19,8 @@ mod timestamp;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-pub use access::{AccessLog, Destination};
-pub use entry::{Entry, Record, Usage};
+pub use access::AccessLog;
+pub use entry::{Entry, Usage};
 pub use histogram::HistogramReading;
 pub use meter::{Meter, MeterReading};
 pub use meters::Meters;
@@ -84,7 +84,7 @@ mod tests {
     fn each_closed_entry_is_one_line_of_the_log_and_one_request_of_its_meter() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("access.log");
-        let ledger = Ledger::new(AccessLog::open(Destination::File(file.clone())).unwrap());
+        let ledger = Ledger::new(AccessLog::open(access::Destination::File(file.clone())).unwrap());
         let meter = Arc::<Meter>::default();
         let mut entry = ledger.open(&meter);
         entry.path = "/v1/chat/completions".repeat(1_000).into();

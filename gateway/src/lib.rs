@@ -1,38 +1,42 @@
 //! Penstock: the gateway in front of the GPUs of a Linux host.
 //!
 //! ARCHITECTURE.md is the map. Two bands: CONTROL may block, allocate and lock on a runtime of its own; DATA
-//! serves requests, one runtime per worker, without locks. They meet in [`snapshot`], and only `app` knows both.
+//! serves requests, one runtime per worker, without locks. They meet in `snapshot`, and only `app` knows both.
 
 // Only `kernel::sys` allows it.
 #![deny(unsafe_code)]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` says what a module offers to its neighbours; only those below are public"
+)]
 
-pub mod admin;
-pub mod admit;
+mod admin;
+mod admit;
 pub mod app;
-pub mod check;
+mod check;
 pub mod cli;
 pub mod commands;
-pub mod config;
-pub mod discovery;
+mod config;
+mod discovery;
 pub mod doctor;
-pub mod endpoint;
-pub mod engines;
-pub mod explain;
-pub mod failure;
-pub mod forward;
-pub mod gate;
-pub mod inspect;
+mod endpoint;
+mod engines;
+mod explain;
+mod failure;
+mod forward;
+mod gate;
+mod inspect;
 pub mod kernel;
-pub mod ledger;
-pub mod lifecycle;
-pub mod listener;
+mod ledger;
+mod lifecycle;
+mod listener;
 pub mod log;
-pub mod pick;
-pub mod probe;
-pub mod relay;
-pub mod request;
-pub mod route;
+mod pick;
+mod probe;
+mod relay;
+mod request;
+mod route;
 pub mod scan;
-pub mod snapshot;
-pub mod upload;
-pub mod worker;
+mod snapshot;
+mod upload;
+mod worker;

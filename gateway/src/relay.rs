@@ -148,7 +148,7 @@ impl Relay {
             }
             Poll::Ready(Err(SendError::Body(failure))) => return Err(failure),
             // The engine wants no more of the request; its answer still counts.
-            Poll::Ready(Err(SendError::Engine(_))) => self.reusable = false,
+            Poll::Ready(Err(SendError::Engine)) => self.reusable = false,
         }
         self.sending = None;
         Ok(())

@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use self::accept::Socket;
 use self::flag::Flag;
@@ -91,6 +91,8 @@ pub struct Worker {
     connections: Cell<u32>,
     /// Told when the last connection has gone.
     idle: Notify,
+    /// When an attempt to accept a connection last failed.
+    starved: Cell<Option<Instant>>,
     /// The phase of [`Shared`], as this thread's tasks read it.
     draining: Flag,
     ended: Flag,
@@ -104,6 +106,7 @@ impl Worker {
             picker: TwoChoices,
             connections: Cell::new(0),
             idle: Notify::new(),
+            starved: Cell::default(),
             draining: Flag::default(),
             ended: Flag::default(),
         })

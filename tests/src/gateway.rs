@@ -194,6 +194,16 @@ impl Gateway {
         kib * 1024
     }
 
+    /// Bounds the files and sockets that it may hold open from now on.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn limit_open_files(&self, limit: usize) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let limit = rustix::process::Rlimit { current: Some(limit as u64), maximum: Some(limit as u64) };
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, limit).expect("prlimit");
+    }
+
     /// Files and sockets that it holds open.
     ///
     /// # Panics

@@ -14,7 +14,7 @@ use source::Source;
 /// Serves requests: never blocks, never reads configuration.
 const DATA: &[&str] = &[
     "listener", "worker", "gate", "inspect", "scan", "admit", "route", "pick", "forward", "relay", "ledger",
-    "request",
+    "request", "upload",
 ];
 /// What DATA must not know.
 const NOT_IN_DATA: &[&str] =
@@ -28,6 +28,9 @@ const LOG_THREAD: &str = "ledger/line.rs";
 const CONTROL: &[&str] =
     &["config", "discovery", "probe", "lifecycle", "admin", "check", "explain", "doctor"];
 const NOT_IN_CONTROL: &[&str] = &["request", "relay"];
+/// Where the bands meet: leaves, that know neither of them but for what is named beside them.
+const SHARED: &[(&str, &[&str])] =
+    &[("snapshot", &["endpoint", "ledger"]), ("endpoint", &[]), ("failure", &[])];
 /// Statuses that only `failure` gives to an answer.
 const ERROR_ANSWERS: &[&str] = &[
     "StatusCode::BAD_",
@@ -75,6 +78,12 @@ fn check_imports(source: &Source) -> Vec<String> {
             (_, true) => NOT_IN_CONTROL,
             _ => &[],
         };
+        if let Some((_, allowed)) = SHARED.iter().find(|(shared, _)| *shared == module) {
+            let known = |name: &String| name == module || allowed.contains(&name.as_str());
+            for name in source::imports(text).into_iter().filter(|name| !known(name)) {
+                wrong.push(format!("{at}: `{module}` must not import `{name}`: both bands build on it"));
+            }
+        }
         for name in source::imports(text).into_iter().filter(|name| forbidden.contains(&name.as_str())) {
             wrong.push(format!(
                 "{at}: `{module}` must not import `{name}`: control and data meet in `snapshot`"
@@ -142,6 +151,17 @@ mod tests {
             wrong("gateway/src/relay.rs", "#[cfg(test)]\nmod tests { use crate::config::X; }").is_empty()
         );
         assert!(wrong("gateway/src/config/yaml.rs", "use serde::Deserialize;").is_empty());
+    }
+
+    #[test]
+    fn what_both_bands_share_knows_neither() {
+        assert_eq!(wrong("gateway/src/endpoint/health.rs", "use crate::ledger::Meter;").len(), 1);
+        assert_eq!(wrong("gateway/src/failure/body.rs", "use crate::{snapshot, config};").len(), 2);
+        assert_eq!(wrong("gateway/src/upload/pace.rs", "use crate::config::X;").len(), 1);
+        assert!(
+            wrong("gateway/src/snapshot.rs", "use crate::{endpoint::Endpoint, ledger::Meter};").is_empty()
+        );
+        assert!(wrong("gateway/src/failure/body.rs", "use crate::failure::Failure;").is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `cargo xtask test --real`: Penstock in front of real llama.cpp servers, asked by openai-python, scraped by promtool.
+//! `cargo xtask test --real`: Penstock in front of real llama.cpp servers, asked by openai-python, scraped by promtool;
+//! and the scanner beside Python's json.
 //!
 //! Everything comes by package name, from PyPI and Debian, and stays in `target/real`.
 
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::shell::{command, must, root, target};
+use crate::shell::{cargo, command, must, root, target};
 
 const REQUIREMENTS: &str = "tests/real/requirements.txt";
 
@@ -16,6 +17,7 @@ pub(crate) fn test() -> Result<()> {
     fs::create_dir_all(&folder)?;
     let python = python(&folder)?;
     let promtool = promtool(&folder)?;
+    hold_scanner_against_python(&python)?;
     let model = folder.join("tiny.gguf");
     let mut make = command(&python, &["tests/real/make_tiny_model.py"]);
     make.arg(&model);
@@ -24,6 +26,14 @@ pub(crate) fn test() -> Result<()> {
     run.env("PENSTOCK_BIN", target().join("debug/penstock"));
     run.env("PROMTOOL", promtool).env("TINY_MODEL", model);
     must(run)
+}
+
+/// The scanner beside the reader that most engines use.
+fn hold_scanner_against_python(python: &Path) -> Result<()> {
+    must(cargo(&["build", "--package=penstock", "--example=scan"]))?;
+    let mut oracle = command(python, &["tests/oracle/scan_vs_python.py"]);
+    oracle.arg(target().join("debug/examples/scan")).args(["--bodies", "20000"]);
+    must(oracle)
 }
 
 /// A virtual environment with the packages of [`REQUIREMENTS`], made again only when those change.

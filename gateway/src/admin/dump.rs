@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::endpoint::Endpoint;
+use crate::inspect::MODEL_HEADER;
 use crate::snapshot::{
     Destination, Filters, HeaderEdit, Hostname, Listener, Match, PathMatch, Pool, Rule, Snapshot, Target,
     ValueMatch,
@@ -70,7 +71,7 @@ fn match_(each: &Match) -> Value {
 /// The model is what most routes match on, and no secret.
 fn named(name: &str, value: &ValueMatch) -> Value {
     match value {
-        ValueMatch::Exact(value) if name == "x-gateway-model-name" => {
+        ValueMatch::Exact(value) if name == MODEL_HEADER => {
             json!({ "name": name, "exact": **value })
         }
         ValueMatch::Exact(_) => json!({ "name": name, "type": "exact" }),

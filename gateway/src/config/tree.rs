@@ -15,6 +15,8 @@ pub(crate) use scalar::Scalar;
 const MAX_DEPTH: usize = 64;
 /// Nodes of one text with its aliases expanded: about 10,000 Pods as kubectl prints them.
 const MAX_NODES: usize = 8_000_000;
+/// Nodes that aliases may stand for: a few lines must not become a gigabyte.
+const MAX_ALIASED: usize = 100_000;
 
 /// Line and column, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +104,8 @@ struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, Rc<Anchored>>,
     nodes: usize,
+    /// Of them, those that aliases stand for.
+    aliased: usize,
 }
 
 struct Anchored {
@@ -183,6 +187,13 @@ impl Builder {
                 "the alias names an anchor that is not complete before it in this document",
             ));
         };
+        self.aliased += anchored.nodes;
+        if self.aliased > MAX_ALIASED {
+            return Err(error(
+                at,
+                &format!("aliases stand for more than {MAX_ALIASED} nodes; write them out"),
+            ));
+        }
         self.count(anchored.nodes, at)?;
         self.check_depth(anchored.height, at)?;
         self.complete(anchored.node.clone(), 0)

@@ -33,6 +33,7 @@ impl Names {
     }
 
     /// Gives a name its addresses by hand.
+    #[cfg(test)]
     pub fn insert(&mut self, hostname: &str, addresses: Vec<IpAddr>) {
         self.known.insert(hostname.into(), addresses);
     }
@@ -66,7 +67,7 @@ impl Names {
 
 /// Sorted, and of one family: IPv4 where there is any, as Envoy Gateway prefers it. `localhost` would otherwise
 /// be two endpoints of one engine, one of them dead.
-pub(crate) async fn resolve(hostname: &str) -> io::Result<Vec<IpAddr>> {
+pub async fn resolve(hostname: &str) -> io::Result<Vec<IpAddr>> {
     let lookup = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((hostname, 0)));
     let answer = lookup.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = answer.map(|address| address.ip()).partition(IpAddr::is_ipv4);

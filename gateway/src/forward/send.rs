@@ -42,7 +42,7 @@ pub enum SendError {
     /// The client's body was refused or broke off: the engine must be reset.
     Body(Failure),
     /// The engine's connection broke.
-    Engine(io::Error),
+    Engine,
 }
 
 impl Sending {
@@ -88,7 +88,7 @@ impl Sending {
             }
             match self.write(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(SendError::Engine(e))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(SendError::Engine)),
                 Poll::Pending => return self.poll_client(cx).map(|failure| Err(SendError::Body(failure))),
             }
         }

@@ -13,7 +13,6 @@ use super::{MAX_FIELDS, MAX_HEAD_BYTES};
 /// The head of an engine's answer.
 #[derive(Debug)]
 pub struct Answer {
-    pub version_11: bool,
     /// 1xx are reported as they come (without 101): the caller drops them and reads on.
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -86,7 +85,7 @@ pub fn parse(buf: &[u8], request_method: &Method) -> Result<Option<Answer>, Answ
         return Err(AnswerError::Field("an HTTP/1.0 answer has Transfer-Encoding"));
     }
     let (framing, reusable) = framing(request_method, status, &seen, version_11);
-    Ok(Some(Answer { version_11, status, headers, framing, reusable, len }))
+    Ok(Some(Answer { status, headers, framing, reusable, len }))
 }
 
 /// RFC 9112 section 6.3, and whether the connection lives on.
@@ -118,7 +117,7 @@ mod tests {
     fn an_answer_has_its_status_fields_and_framing() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b\r\nX-A: c\r\n\r\nhello";
         let answer = read(text);
-        assert_eq!((answer.status, answer.version_11, answer.reusable), (StatusCode::OK, true, true));
+        assert_eq!((answer.status, answer.reusable), (StatusCode::OK, true));
         assert_eq!(answer.framing, Framing::length(5));
         assert_eq!(answer.len, text.len() - 5);
         assert_eq!(answer.headers.get_all("x-a").iter().count(), 2);

@@ -6,8 +6,6 @@ use http::header::{
 };
 use penstock_common::framing::{is_field_byte, is_token};
 
-use crate::failure::{Failure, Reason};
-
 /// What the fields of one head say about its message and its connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
@@ -140,21 +138,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Checks the trailer fields of a request (RFC 9110 section 6.5.1): a reader that merges them into the head must
-/// not come to another message than one that drops them.
-///
-/// # Errors
-/// With `body_invalid`, when one frames, routes, secures or describes the message.
-pub fn check_trailers(trailers: &HeaderMap) -> Result<(), Failure> {
-    match trailers.keys().find(|name| !may_trail(name)) {
-        None => Ok(()),
-        Some(name) => Err(Failure::new(
-            Reason::BodyInvalid,
-            format!("the field {name} came as a trailer; send it in the head"),
-        )),
-    }
-}
-
 /// Removes the trailer fields of an answer that have no place behind a body.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     let misplaced: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
@@ -279,16 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn trailers_that_belong_into_the_head_are_refused_or_dropped() {
+    fn trailers_that_belong_into_the_head_are_dropped() {
         for name in
             ["content-length", "transfer-encoding", "host", "authorization", "x-gateway-model-name", "te"]
         {
             let mut trailers = headers(&[("x-checksum", "1"), (name, "x")]);
-            let failure = check_trailers(&trailers).unwrap_err();
-            assert_eq!(failure.reason, Reason::BodyInvalid, "{name}");
             strip_trailers(&mut trailers);
             assert_eq!(trailers, headers(&[("x-checksum", "1")]), "{name}");
-            assert_eq!(check_trailers(&trailers), Ok(()));
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A record as one line of JSON. Every key is in every line, null where nothing is known.
 
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use http::Method;
 use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
 
 use super::entry::{Record, Usage};
 use super::timestamp::Timestamp;
@@ -12,10 +14,37 @@ use super::timestamp::Timestamp;
 /// Appends the line with its newline.
 pub(super) fn append(buffer: &mut Vec<u8>, record: &Record) {
     let start = buffer.len();
-    match serde_json::to_writer(&mut *buffer, &Line::of(record)) {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *buffer, OneLine);
+    match Line::of(record).serialize(&mut serializer) {
         Ok(()) => buffer.push(b'\n'),
         Err(_) => buffer.truncate(start),
     }
+}
+
+/// Escapes what JSON allows and readers of lines do not: characters that some take for line ends, and those that
+/// turn the order of what a terminal shows.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(is_unruly) {
+            let (plain, from) = rest.split_at(at);
+            writer.write_all(plain.as_bytes())?;
+            let mut characters = from.chars();
+            if let Some(unit) = characters.next().map(u32::from) {
+                // All of them are in the Basic Multilingual Plane.
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = characters.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+fn is_unruly(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[derive(Serialize)]
@@ -119,6 +148,7 @@ mod tests {
         append(&mut buffer, record);
         assert_eq!(buffer.iter().filter(|&&byte| byte == b'\n').count(), 1);
         assert_eq!(buffer.last(), Some(&b'\n'));
+        assert!(!std::str::from_utf8(&buffer).unwrap().trim_end().contains(is_unruly));
         serde_json::from_slice(&buffer).unwrap()
     }
 
@@ -171,7 +201,7 @@ mod tests {
 
     #[test]
     fn hostile_strings_stay_inside_their_line_and_their_value() {
-        let hostile = "a\"b\\c\nd\r\u{0}\u{1b}[31m\u{7f}é\u{2028}\"},{\"status\":200";
+        let hostile = "a\"b\\c\nd\r\u{0}\u{1b}[31m\u{7f}é\u{2028}\u{202e}\u{85}\"},{\"status\":200";
         let mut record = Record::new(UNIX_EPOCH);
         record.path = hostile.into();
         record.model = Some(hostile.into());

@@ -21,7 +21,7 @@ pub enum RefusedConnection {
     ListenerFull,
     /// The bound of the process.
     ProcessFull,
-    /// No file descriptor was left to accept it.
+    /// No file descriptor was left to accept it. It waits in the kernel's queue: each attempt counts.
     NoDescriptor,
 }
 

@@ -71,6 +71,7 @@ impl Tap {
 
     /// Events so far: blocks of lines with data. Comments, pings and the closing `[DONE]` are none.
     #[must_use]
+    #[cfg(test)]
     pub fn events(&self) -> u64 {
         self.events.as_ref().map_or(0, Events::count)
     }

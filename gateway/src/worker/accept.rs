@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::flag::Flag;
 use super::{Command, InUse, Worker};
+use crate::ledger::RefusedConnection;
 
 /// Out of descriptors or memory: accepting again at once would spin.
 const BREATH: Duration = Duration::from_millis(50);
+
+/// After so long without a failure to accept, the next one is news.
+const CALM: Duration = Duration::from_secs(10);
 
 pub(super) struct Accepting {
     worker: Rc<Worker>,
@@ -89,7 +93,13 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, socket: Rc<Socket>) {
             // The client left between its SYN and now.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(e) => {
-                tracing::warn!(address = %socket.address, error = %e, "cannot accept a connection");
+                if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    worker.shared.ledger.process().connection_refused(RefusedConnection::NoDescriptor);
+                }
+                let before = worker.starved.replace(Some(Instant::now()));
+                if before.is_none_or(|before| before.elapsed() > CALM) {
+                    tracing::warn!(address = %socket.address, error = %e, "connections cannot be accepted");
+                }
                 sleep(BREATH).await;
             }
         }

@@ -42,6 +42,8 @@ pub enum Behaviour {
     Status(u16),
     /// An answer of so many bytes of [`pattern`], as fast as they are read.
     Big(usize),
+    /// An answer without an end, as fast as it is read.
+    Endless,
     /// These bytes are the answer.
     Raw(Vec<u8>, Then),
 }

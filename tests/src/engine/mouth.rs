@@ -102,6 +102,7 @@ impl Turn<'_> {
             Behaviour::Big(length) => {
                 self.plain(200, "application/octet-stream", &pattern(length), &seen).await
             }
+            Behaviour::Endless => self.endless().await,
             Behaviour::Raw(bytes, then) => {
                 self.socket.write_all(&bytes).await?;
                 Ok(then)
@@ -181,6 +182,16 @@ impl Turn<'_> {
         }
         self.socket.write_all(b"0\r\n\r\n").await?;
         Ok(if matches!(behaviour, Behaviour::ClosesKept) { Then::Close } else { self.after() })
+    }
+
+    async fn endless(&mut self) -> io::Result<Then> {
+        let head =
+            "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        self.socket.write_all(head.as_bytes()).await?;
+        let chunk = ["10000\r\n", &"x".repeat(1 << 16), "\r\n"].concat();
+        loop {
+            self.socket.write_all(chunk.as_bytes()).await?;
+        }
     }
 
     fn after(&self) -> Then {

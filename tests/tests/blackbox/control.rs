@@ -1,6 +1,7 @@
 //! What the control side owes its operators: reloads that hold, ports that move, ends that come.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use penstock_tests::client::{CHAT, Client, Ended, ask, chat, chat_stream, post};
 use penstock_tests::engine::{Behaviour, Engine};
@@ -81,6 +82,30 @@ async fn a_port_that_is_taken_out_ends_its_connections_with_the_answers_that_the
     engine.steps(20);
     assert_eq!(streaming.events(&mut body, 6).await.last().map(String::as_str), Some("data: [DONE]"));
     assert_eq!(streaming.more(&mut body).await, Err(Ended::Whole));
+}
+
+#[tokio::test]
+async fn a_lack_of_descriptors_is_counted_and_said_once() {
+    let engine = Engine::start("qwen-a").await;
+    let gateway = Gateway::start(qwen(&[&engine])).await;
+    gateway.limit_open_files(gateway.open_files() + 3);
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(Client::connect(gateway.address).await);
+    }
+    gateway.says("connections cannot be accepted").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(clients);
+    eventually("connections to be accepted again", async || {
+        let mut client = Client::connect(gateway.address).await;
+        client.try_send(post(CHAT, chat("qwen"))).await.ok()?;
+        (client.answer().await.status() == 200).then_some(())
+    })
+    .await;
+    let refused = "penstock_connections_refused_total";
+    assert!(gateway.metric(refused, &["reason=\"no_descriptor\""]).await >= 3.0);
+    // Once for each of the two workers.
+    assert!(gateway.said().matches("connections cannot be accepted").count() <= 2, "{}", gateway.said());
 }
 
 #[tokio::test]

@@ -13,12 +13,9 @@ use tokio::time::sleep;
 
 use crate::one_engine_with;
 
-/// Far more than sockets hold.
-const BIG: usize = 32 << 20;
-
-async fn big_answers() -> (Engine, Gateway) {
+async fn endless_answers() -> (Engine, Gateway) {
     let (engine, gateway) = one_engine_with(&traffic_policy("timeout: {http: {requestTimeout: 3s}}")).await;
-    engine.behave(Behaviour::Big(BIG));
+    engine.behave(Behaviour::Endless);
     (engine, gateway)
 }
 
@@ -35,7 +32,7 @@ async fn all_is_given_back(gateway: &Gateway) {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_left_when_its_request_times_out() {
-    let (engine, gateway) = big_answers().await;
+    let (engine, gateway) = endless_answers().await;
     let mut clients = Vec::new();
     for _ in 0..4 {
         let mut client = Client::connect(gateway.address).await;
@@ -53,9 +50,7 @@ async fn a_client_that_never_reads_is_left_when_its_request_times_out() {
 
 #[tokio::test]
 async fn streams_of_http_2_that_are_never_read_are_left_when_their_requests_time_out() {
-    let (engine, gateway) = big_answers().await;
-    // Without any window a small answer is too big.
-    engine.behave(Behaviour::Big(1 << 20));
+    let (engine, gateway) = endless_answers().await;
     let client = H2::connect_with_window(gateway.address, 0).await;
     let mut streams = Vec::new();
     for _ in 0..20 {

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderName;
-
 use crate::config::objects::http_route::{HttpRoute, RouteMatch};
 use crate::config::objects::inference_model::InferenceModel;
 use crate::config::objects::{Kind, Object, Objects};
@@ -15,10 +13,8 @@ use crate::config::resolve::policies::Policies;
 use crate::config::resolve::references::{Broken, PoolKey, References};
 use crate::config::resolve::routes::{self, Attachment};
 use crate::config::traffic::TrafficPatch;
+use crate::inspect::MODEL_HEADER;
 use crate::snapshot::{Filters, Hostname, ObjectName, Traffic, ValueMatch};
-
-/// What routes match the model on.
-pub(super) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gateway-model-name");
 
 /// One rule on one listener.
 pub(super) struct Planned {

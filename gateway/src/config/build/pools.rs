@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::MeterFn;
-use super::plan::{MODEL_HEADER, Planned};
+use super::plan::Planned;
 use crate::config::objects::inference_model::InferenceModel;
 use crate::config::objects::{Kind, Object, Objects};
 use crate::config::report::{Condition, Place};
@@ -12,6 +12,7 @@ use crate::config::resolve::board::Board;
 use crate::config::resolve::references::{Named, PoolKey, References};
 use crate::discovery::{Names, Registry};
 use crate::endpoint::Address;
+use crate::inspect::MODEL_HEADER;
 use crate::snapshot::{Criticality, Model, Pool, ValueMatch};
 
 pub(super) struct Pools<'a> {

@@ -30,7 +30,14 @@ impl Spec for InferenceModel {
             ("Standard", Criticality::Standard),
             ("Sheddable", Criticality::Sheddable),
         ];
-        let criticality = spec.get("criticality").and_then(|field| field.choice(&words));
+        let criticality = spec.get("criticality");
+        let criticality = criticality.and_then(|field| {
+            let chosen = field.choice(&words);
+            if chosen == Some(Criticality::Sheddable) {
+                field.info("has no effect yet: this version sheds no requests by their criticality");
+            }
+            chosen
+        });
         let pool = spec.require("poolRef")?.fields()?;
         let group = pool.string("group").unwrap_or(ALPHA_GROUP);
         let kind = pool.string("kind").unwrap_or("InferencePool");

@@ -113,3 +113,11 @@ fn a_model_of_a_missing_pool_is_told_so() {
         ],
     );
 }
+
+#[test]
+fn who_asks_for_shedding_is_told_that_there_is_none() {
+    let (_, report) = built(&with_base(&model("m", "", "  modelName: m\n  criticality: Sheddable")));
+    let infos: Vec<_> = report.diagnostics.iter().map(ToString::to_string).collect();
+    assert!(infos.iter().any(|info| info.contains("info: spec.criticality: has no effect yet")), "{infos:?}");
+    assert!(report.ok());
+}

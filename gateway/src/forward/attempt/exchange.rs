@@ -75,7 +75,7 @@ impl Exchange {
                 self.sending = None;
             }
             Poll::Ready(Err(SendError::Body(failure))) => return Err(failure),
-            Poll::Ready(Err(SendError::Engine(_))) => self.broken = true,
+            Poll::Ready(Err(SendError::Engine)) => self.broken = true,
         }
         Ok(())
     }

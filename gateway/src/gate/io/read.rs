@@ -127,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         }
         if room == 0 {
             // Nothing is read any more, so reading cannot tell that the client left.
+            self.deadline = self.deadline.min(Instant::now() + LOOK);
             while self.poll_deadline(cx, self.deadline).is_ready() {
                 if self.is_gone() {
                     return Poll::Ready(Err(End::Eof.into()));

@@ -28,6 +28,7 @@ enum Block {
 }
 
 impl Events {
+    #[cfg(test)]
     pub(super) fn count(&self) -> u64 {
         self.count
     }
