@@ -1,7 +1,9 @@
 //! The words of a refusal in the shape of the API that was called.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
 use serde_json::json;
 
@@ -57,7 +59,10 @@ pub fn respond_raw(failure: &Failure, dialect: Dialect) -> Vec<u8> {
         raw.extend_from_slice(b"\r\n");
     }
     let length = response.body().len();
-    raw.extend_from_slice(format!("{CONTENT_LENGTH}: {length}\r\nconnection: close\r\n\r\n").as_bytes());
+    // RFC 9110 section 6.6.1: who has a clock says when it answered.
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let rest = format!("{CONTENT_LENGTH}: {length}\r\n{DATE}: {date}\r\nconnection: close\r\n\r\n");
+    raw.extend_from_slice(rest.as_bytes());
     raw.extend_from_slice(response.body());
     raw
 }
@@ -135,6 +140,7 @@ mod tests {
         assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{text}");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("connection: close"));
+        assert!(head.contains("\r\ndate: "));
         assert!(head.contains("x-penstock-reason: head_invalid"));
         assert!(head.contains(&format!("content-length: {}", body.len())));
     }
