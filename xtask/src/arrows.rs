@@ -30,7 +30,7 @@ const CONTROL: &[&str] =
 const NOT_IN_CONTROL: &[&str] = &["request", "relay"];
 /// Where the bands meet: leaves, that know neither of them but for what is named beside them.
 const SHARED: &[(&str, &[&str])] =
-    &[("snapshot", &["endpoint", "ledger"]), ("endpoint", &[]), ("failure", &[])];
+    &[("snapshot", &["endpoint", "ledger"]), ("endpoint", &["failure", "kernel"]), ("failure", &[])];
 /// Statuses that only `failure` gives to an answer.
 const ERROR_ANSWERS: &[&str] = &[
     "StatusCode::BAD_",
