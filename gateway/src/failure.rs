@@ -24,6 +24,12 @@ impl Failure {
     }
 }
 
+/// The refusal of a request whose time is over, wherever it is found.
+#[must_use]
+pub fn request_timeout() -> Failure {
+    Failure::new(Reason::RequestTimeout, "the request took longer than its timeout allows (timeouts.request)")
+}
+
 /// Who has to mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {

@@ -24,7 +24,7 @@ use crate::gate::fields::strip_trailers;
 use crate::ledger::{Entry, Usage};
 
 pub use self::answer::{Answer, Bounds, Downstream};
-pub use self::patience::{Limits, request_timeout};
+pub use self::patience::Limits;
 
 /// The body of an engine's answer, read from its connection.
 pub struct Relay {

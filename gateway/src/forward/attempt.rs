@@ -15,9 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use self::exchange::Exchange;
 use super::{Connection, Connections, Sending};
 use crate::endpoint::{Address, Lease};
-use crate::failure::{Failure, Reason};
+use crate::failure::{Failure, Reason, request_timeout};
 use crate::gate::answer::Answer;
-use crate::relay::request_timeout;
 use crate::snapshot::Traffic;
 use crate::upload::Upload;
 

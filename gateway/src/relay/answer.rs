@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{Relay, request_timeout};
-use crate::failure::{Failure, Reason};
+use super::Relay;
+use crate::failure::{Failure, Reason, request_timeout};
 use crate::ledger::Entry;
 
 /// What a connection that takes bytes at all needs to take the last ones.
@@ -41,7 +41,6 @@ struct Inner {
     parting: Option<Parting>,
     /// When the client's side last took something.
     taken: Instant,
-    over: bool,
 }
 
 enum Source {
@@ -81,7 +80,7 @@ impl Answer {
 
     fn new(source: Source, entry: Entry, downstream: Rc<dyn Downstream>) -> Self {
         let (entry, taken) = (Some(entry), Instant::now());
-        let inner = Inner { source, entry, downstream, parting: None, taken, over: false };
+        let inner = Inner { source, entry, downstream, parting: None, taken };
         Self { inner: Rc::new(RefCell::new(inner)), guard: None }
     }
 
@@ -186,17 +185,14 @@ impl Inner {
     }
 
     fn end(&mut self, cut: bool) {
-        if self.over {
-            return;
-        }
-        self.over = true;
-        if let (Source::Engine(relay), Some(entry)) = (&self.source, &mut self.entry) {
+        let Some(mut entry) = self.entry.take() else { return };
+        if let Source::Engine(relay) = &self.source {
             entry.usage = relay.usage();
         }
         if !self.is_end_stream() {
             self.source = Source::Cut;
         }
-        self.entry = None;
+        drop(entry);
         self.downstream.over(cut);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::failure::{Failure, Reason};
+use crate::failure::{Failure, Reason, request_timeout};
 
 /// Bounds on an answer's time.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +52,6 @@ impl Patience {
             }
         }
     }
-}
-
-/// The refusal of a request whose time is over.
-#[must_use]
-pub fn request_timeout() -> Failure {
-    Failure::new(Reason::RequestTimeout, "the request took longer than its timeout allows (timeouts.request)")
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{AttemptError, Seen, Terms};
-use crate::failure::{Failure, Reason};
-use crate::relay::request_timeout;
+use crate::failure::{Failure, Reason, request_timeout};
 
 /// Who a try waits for.
 #[derive(Clone, Copy, Debug)]
