@@ -21,7 +21,7 @@ use self::probes::Probes;
 use crate::admin::{self, AdminState, Status};
 use crate::admit::Budget;
 use crate::cli;
-use crate::kernel;
+use crate::kernel::{self, privileges};
 use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
 use crate::worker::{self, Shared};
@@ -35,25 +35,41 @@ const LAST_THREADS: Duration = Duration::from_secs(1);
 /// For the last lines of the access log.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// `penstock run`.
+/// What is asked of the host while the process has one thread.
+pub struct Host {
+    stand: kernel::Stand,
+    /// How many connections of clients the limit of open files allows.
+    connections: u32,
+}
+
+/// Loads the kernel half and gives back the privileges that this took. Call it before the first other thread starts.
 ///
 /// # Errors
 /// What keeps the gateway from starting, worded for its operator.
-pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
-    let stand = kernel::stand(options.kernel).map_err(anyhow::Error::msg)?;
+pub fn prepare(options: &cli::Run) -> anyhow::Result<Host> {
+    let mut stand = kernel::stand(options.kernel).map_err(anyhow::Error::msg)?;
+    privileges::drop_all(|| stand.rehearse()).map_err(anyhow::Error::msg)?;
     let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
+    Ok(Host { stand, connections })
+}
+
+/// `penstock run`.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn run(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()?;
-    let done = runtime.block_on(serve(options, stand, connections));
+    let done = runtime.block_on(serve(options, host));
     // A resolver or a worker that hangs must not keep the process: dropping the runtime would wait for it.
     runtime.shutdown_timeout(LAST_THREADS);
     done
 }
 
-async fn serve(options: &cli::Run, stand: kernel::Stand, connections: u32) -> anyhow::Result<ExitCode> {
+async fn serve(options: &cli::Run, Host { stand, connections }: Host) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let access_log = AccessLog::open(options.access_log.as_str().into())
         .with_context(|| format!("cannot write the access log to {} (--access-log)", options.access_log))?;

@@ -63,7 +63,8 @@ fn cgroup2() -> Option<String> {
 }
 
 fn capabilities() -> String {
-    const NEEDED: [(u32, &str); 3] = [(10, "CAP_NET_BIND_SERVICE"), (12, "CAP_NET_ADMIN"), (39, "CAP_BPF")];
+    const NEEDED: [(u32, &str); 4] =
+        [(10, "CAP_NET_BIND_SERVICE"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
     let status = read("/proc/self/status");
     let effective = status
         .lines()

@@ -119,6 +119,24 @@ pub trait Counts: Send {
     /// # Errors
     /// When the kernel does not answer: the counts are then stale, and userspace weights take over.
     fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()>;
+
+    /// Makes the kind of calls that the others make, to no effect.
+    ///
+    /// # Errors
+    /// What the kernel says to them: a refusal where this thread's privileges do not do.
+    fn rehearse(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stand {
+    /// [`Counts::rehearse`] of the source, if there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rehearse(&mut self) -> io::Result<()> {
+        self.source.as_mut().map_or(Ok(()), |source| source.rehearse())
+    }
 }
 
 /// Takes the highest rung within what is wanted. Call it before [`privileges::drop_all`].

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -33,13 +33,24 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// The other end: lines wait in the queue until it is started.
+#[derive(Debug)]
+pub struct Writer {
+    inbox: Receiver<Box<[u8]>>,
+    shared: Arc<Shared>,
+    /// Dropped by the end.
+    alive: Sender<()>,
+}
+
 impl Log {
-    /// Starts the writer to standard error.
-    ///
-    /// # Errors
-    /// When its thread cannot be made.
-    pub fn start() -> io::Result<Self> {
-        Self::to(io::stderr())
+    /// The queue, with no thread yet.
+    #[must_use]
+    pub fn new() -> (Self, Writer) {
+        let (lines, inbox) = sync_channel(QUEUE_LINES);
+        let (alive, ended) = channel();
+        let shared = Arc::<Shared>::default();
+        let writer = Writer { inbox, shared: shared.clone(), alive };
+        (Self(Arc::new(Queue { lines, shared, ended: Mutex::new(ended) })), writer)
     }
 
     /// Writes what is queued and ends the writer. Returns false when that took longer than `patience`: then
@@ -52,17 +63,24 @@ impl Log {
         let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
     }
+}
 
-    fn to(sink: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, inbox) = sync_channel(QUEUE_LINES);
-        let (alive, ended) = channel();
-        let shared = Arc::<Shared>::default();
-        let writer_shared = shared.clone();
+impl Writer {
+    /// Starts writing to standard error, with what was queued before.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn start(self) -> io::Result<()> {
+        self.start_to(io::stderr())
+    }
+
+    fn start_to(self, sink: impl Write + Send + 'static) -> io::Result<()> {
+        let Self { inbox, shared, alive } = self;
         thread::Builder::new().name("log".into()).spawn(move || {
-            write_all(&inbox, &writer_shared, sink);
+            write_all(&inbox, &shared, sink);
             drop(alive);
         })?;
-        Ok(Self(Arc::new(Queue { lines, shared, ended: Mutex::new(ended) })))
+        Ok(())
     }
 }
 
@@ -117,21 +135,25 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
-    fn every_line_is_written_before_the_end() {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let log = Log::to(writer).unwrap();
-        let lines: String = (0..100).map(|i| format!("line {i}\n")).collect();
-        lines.split_inclusive('\n').for_each(|line| (&log).write_all(line.as_bytes()).unwrap());
+    fn every_line_is_written_before_the_end_also_those_from_before_the_start() {
+        let (mut reader, sink) = io::pipe().unwrap();
+        let (log, writer) = Log::new();
+        let lines: Vec<String> = (0..100).map(|i| format!("line {i}\n")).collect();
+        let (early, late) = lines.split_at(50);
+        early.iter().for_each(|line| (&log).write_all(line.as_bytes()).unwrap());
+        writer.start_to(sink).unwrap();
+        late.iter().for_each(|line| (&log).write_all(line.as_bytes()).unwrap());
         assert!(log.shutdown(PATIENCE));
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, lines);
+        assert_eq!(text, lines.concat());
     }
 
     #[test]
     fn a_reader_that_reads_nothing_holds_nobody_up_and_is_told_what_it_missed() {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let log = Log::to(writer).unwrap();
+        let (mut reader, sink) = io::pipe().unwrap();
+        let (log, writer) = Log::new();
+        writer.start_to(sink).unwrap();
         // More than the pipe (64 KiB, pipe(7)) and the queue hold.
         let line = [b"x".repeat(999), b"\n".to_vec()].concat();
         (0..2_000).for_each(|_| (&log).write_all(&line).unwrap());

@@ -6,9 +6,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Parser;
 use penstock::cli::{Cli, Command};
-use penstock::log::Log;
+use penstock::log::{Log, Writer};
 use penstock::{app, commands, doctor};
 use tracing_subscriber::EnvFilter;
 
@@ -17,13 +18,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let log = match Log::start() {
-        Ok(log) => log,
-        Err(e) => {
-            eprintln!("penstock: cannot start the log's thread: {e}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let (log, writer) = Log::new();
     let filter = EnvFilter::try_from_env("PENSTOCK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // Standard output belongs to what was asked for: reports, and the access log.
     tracing_subscriber::fmt()
@@ -31,12 +26,7 @@ fn main() -> ExitCode {
         .with_writer(log.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let done = match &cli.command {
-        Command::Run(run) => app::run(run),
-        Command::Check(manifests) => commands::check(manifests).map(print),
-        Command::Explain(explain) => commands::explain(explain).map(print),
-        Command::Doctor => Ok(print((doctor::report(), ExitCode::SUCCESS))),
-    };
+    let done = act(&cli.command, writer);
     let is_written = log.shutdown(LAST_LINES);
     done.unwrap_or_else(|e| {
         // Behind the lines that led to it; where standard error is stuck, it would keep us here.
@@ -45,6 +35,30 @@ fn main() -> ExitCode {
         }
         ExitCode::FAILURE
     })
+}
+
+fn act(command: &Command, writer: Writer) -> anyhow::Result<ExitCode> {
+    let start = || writer.start().context("cannot start the log's thread");
+    match command {
+        Command::Run(run) => {
+            // Capabilities belong to threads: those that only loading needs are gone before the first thread comes.
+            let host = app::prepare(run);
+            start()?;
+            app::run(run, host?)
+        }
+        Command::Check(manifests) => {
+            start()?;
+            commands::check(manifests).map(print)
+        }
+        Command::Explain(explain) => {
+            start()?;
+            commands::explain(explain).map(print)
+        }
+        Command::Doctor => {
+            start()?;
+            Ok(print((doctor::report(), ExitCode::SUCCESS)))
+        }
+    }
 }
 
 fn print((report, code): (String, ExitCode)) -> ExitCode {

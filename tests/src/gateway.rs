@@ -45,23 +45,15 @@ impl Gateway {
         let path = folder.path().to_str().expect("a path of UTF-8").to_owned();
         let mut all = vec!["-f", &path];
         all.extend(options);
-        Self::spawn(penstock(), &all, folder, port).await
+        Self::spawn(&all, folder, port).await
     }
 
-    /// [`Gateway::start`] on the rung of the kernel's programs, which takes root. Their pins lie in a mount namespace of
-    /// its own: no other gateway of this host shares them.
+    /// [`Gateway::start`] on the rung of the kernel's programs, which takes root.
     ///
     /// # Panics
     /// When it does not get ready.
     pub async fn start_counting(manifests: impl AsRef<str>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = free_port();
-        write(folder.path(), "all.yaml", manifests.as_ref(), port);
-        let path = folder.path().to_str().expect("a path of UTF-8").to_owned();
-        let mut command = Command::new("unshare");
-        let mounted = "mount -t bpf none /sys/fs/bpf && exec \"$0\" \"$@\"";
-        command.args(["--mount", "sh", "-c", mounted]).arg(penstock().get_program());
-        Self::spawn(command, &["-f", &path, "--kernel", "account"], folder, port).await
+        Self::start_with(manifests, &["--kernel", "account"]).await
     }
 
     /// Starts with `--engine` and `--listen` instead of manifests.
@@ -71,15 +63,17 @@ impl Gateway {
         let engines: Vec<String> = engines.iter().map(ToString::to_string).collect();
         let mut all = vec!["--listen", &listen];
         all.extend(engines.iter().flat_map(|engine| ["--engine", engine]));
-        Self::spawn(penstock(), &all, tempfile::tempdir().expect("a temporary folder"), port).await
+        Self::spawn(&all, tempfile::tempdir().expect("a temporary folder"), port).await
     }
 
-    async fn spawn(mut command: Command, options: &[&str], folder: TempDir, port: u16) -> Self {
-        // Most tests are not about the kernel half, which gateways of one host share.
-        let kernel: &[&str] = if options.contains(&"--kernel") { &[] } else { &["--kernel", "off"] };
-        let mut child = command
+    async fn spawn(options: &[&str], folder: TempDir, port: u16) -> Self {
+        let asked = options.iter().position(|option| *option == "--kernel");
+        let kernel = asked
+            .and_then(|at| options.get(at + 1))
+            .map_or_else(Kernel::of_tests, |word| Kernel::named(word));
+        let mut child = kernel
+            .penstock()
             .args(["run", "--admin", "127.0.0.1:0", "--workers", "2"])
-            .args(kernel)
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -96,6 +90,10 @@ impl Gateway {
             _ = child.wait();
             panic!("penstock did not get ready; it said:\n{}", stderr.text());
         };
+        assert!(
+            ready.contains(&format!("rung={}", kernel.rung())),
+            "not on the rung that it was to take: {ready}"
+        );
         let admin = ready.split("admin=").nth(1).and_then(|rest| rest.split_whitespace().next());
         let admin = admin.and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("no admin= in {ready:?}"));
         let address = (Ipv4Addr::LOCALHOST, port).into();
@@ -188,10 +186,28 @@ impl Gateway {
     }
 
     fn memory(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("procfs");
+        let status = std::fs::read_to_string(self.proc("status")).expect("procfs");
         let line = status.lines().find(|line| line.starts_with(name)).expect("a line on memory");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of kB");
         kib * 1024
+    }
+
+    /// What the kernel says of each of its threads.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn threads(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(self.proc("task")).expect("procfs");
+        threads
+            .filter_map(|thread| std::fs::read_to_string(thread.expect("procfs").path().join("status")).ok())
+            .collect()
+    }
+
+    /// A path below its folder in procfs; `root/…` is the file system as it sees it.
+    #[must_use]
+    pub fn proc(&self, path: &str) -> PathBuf {
+        format!("/proc/{}/{path}", self.child.id()).into()
     }
 
     /// Bounds the files and sockets that it may hold open from now on.
@@ -210,7 +226,7 @@ impl Gateway {
     /// When the process is gone.
     #[must_use]
     pub fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("procfs").count()
+        std::fs::read_dir(self.proc("fd")).expect("procfs").count()
     }
 }
 
@@ -251,6 +267,84 @@ pub async fn command_after(prepare: &str, arguments: &[&str], input: &str) -> Ou
     output(shell, arguments, input).await
 }
 
+/// How much of the kernel half a gateway under test uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    Off,
+    SockDiag,
+    Account,
+}
+
+impl Kernel {
+    pub const ALL: [Self; 3] = [Self::Off, Self::SockDiag, Self::Account];
+
+    /// What `PENSTOCK_TEST_KERNEL` says for tests that are not about the kernel half.
+    ///
+    /// # Panics
+    /// When it says nonsense.
+    #[must_use]
+    pub fn of_tests() -> Self {
+        std::env::var("PENSTOCK_TEST_KERNEL").map_or(Self::Off, |word| Self::named(&word))
+    }
+
+    /// As `--kernel` names it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::SockDiag => "sock-diag",
+            Self::Account => "account",
+        }
+    }
+
+    fn named(word: &str) -> Self {
+        let known = Self::ALL.into_iter().find(|kernel| kernel.word() == word);
+        known.unwrap_or_else(|| panic!("no test runs with --kernel {word}"))
+    }
+
+    /// As the ready line names it.
+    fn rung(self) -> &'static str {
+        match self {
+            Self::Off => "userspace",
+            Self::SockDiag => "sock_diag",
+            Self::Account => "account",
+        }
+    }
+
+    /// The binary on this rung. Programs are pinned in a mount namespace of the gateway's own: no other gateway of this
+    /// host shares them, and a killed one leaves nothing behind.
+    fn penstock(self) -> Command {
+        let mut penstock = penstock();
+        penstock.env("PENSTOCK_KERNEL", self.word());
+        if self != Self::Account {
+            return penstock;
+        }
+        let mut command = Command::new("unshare");
+        let mounted = "mount -t bpf -o mode=0700 none /sys/fs/bpf && exec \"$0\" \"$@\"";
+        command.args(["--mount", "sh", "-c", mounted]).arg(penstock.get_program());
+        for (name, value) in penstock.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+}
+
+/// Whether this process may load programs and make namespaces: in a container, root may have neither right.
+///
+/// # Panics
+/// Without procfs.
+#[must_use]
+pub fn may_load() -> bool {
+    const NET_ADMIN_AND_SYS_ADMIN: u64 = 1 << 12 | 1 << 21;
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
+    let effective = u64::from_str_radix(effective.trim(), 16).expect("a mask");
+    effective & NET_ADMIN_AND_SYS_ADMIN == NET_ADMIN_AND_SYS_ADMIN
+}
+
 /// The built binary: `PENSTOCK_BIN`, or beside this test in the target folder.
 fn penstock() -> Command {
     let built = std::env::var_os("PENSTOCK_BIN").map(PathBuf::from).or_else(|| {
@@ -265,6 +359,8 @@ fn penstock() -> Command {
     for name in ours.filter(|name| name.to_string_lossy().starts_with("PENSTOCK_")) {
         command.env_remove(name);
     }
+    // Gateways of one host share the kernel half: whoever wants it says so.
+    command.env("PENSTOCK_KERNEL", Kernel::Off.word());
     command
 }
 

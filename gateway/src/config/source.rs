@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::kernel::privileges;
+
 /// All texts together; a `kubectl get pods -o yaml` of 10,000 Pods stays below.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -32,6 +34,12 @@ pub struct LoadError {
     pub source: io::Error,
 }
 
+impl LoadError {
+    fn new(path: &Path, source: io::Error) -> Self {
+        Self { path: path.to_owned(), source: privileges::explained(source) }
+    }
+}
+
 /// Changes when a file is added, removed, replaced or written. Cheap: one `stat` per file, no reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint(u64);
@@ -48,9 +56,8 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, LoadError> {
             texts.push(text("<stdin>".into(), path, &mut io::stdin().lock(), &mut left)?);
             continue;
         }
-        for file in files(path).map_err(|source| LoadError { path: path.clone(), source })? {
-            let mut open =
-                fs::File::open(&file).map_err(|source| LoadError { path: file.clone(), source })?;
+        for file in files(path).map_err(|e| LoadError::new(path, e))? {
+            let mut open = fs::File::open(&file).map_err(|e| LoadError::new(&file, e))?;
             texts.push(text(file.to_string_lossy().into(), &file, &mut open, &mut left)?);
         }
     }
@@ -98,7 +105,7 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn text(name: Arc<str>, path: &Path, from: &mut dyn Read, left: &mut u64) -> Result<Text, LoadError> {
     let mut text = String::new();
-    let error = |source| LoadError { path: path.to_owned(), source };
+    let error = |source| LoadError::new(path, source);
     let read = from.take(*left + 1).read_to_string(&mut text).map_err(error)? as u64;
     match left.checked_sub(read) {
         Some(rest) => *left = rest,

@@ -22,11 +22,12 @@ use aya::maps::{Map, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, ProgramInfo};
 use penstock_common::account::Sight;
+use rustix::thread::CapabilitySet;
 
 use super::diag::{Diag, Found, Index, LEARN};
 use super::messages::Messages;
 use super::sys::Rows;
-use super::{Counts, EndpointCounts, own, sys};
+use super::{Counts, EndpointCounts, own, privileges, sys};
 use figures::Figures;
 use look::Look;
 pub(crate) use object::full;
@@ -151,6 +152,11 @@ impl Counts for Account {
         }
         Ok(())
     }
+
+    fn rehearse(&mut self) -> io::Result<()> {
+        self.table.rehearse()?;
+        self.look.look().map(drop)
+    }
 }
 
 impl Drop for Account {
@@ -173,14 +179,22 @@ impl Drop for Account {
     }
 }
 
-/// Has the programs verified, and drops them again.
+/// Has the programs verified, asks which privileges their maps will need, and drops them again.
 pub(super) fn verified() -> Result<String, String> {
-    let ebpf = object::load()?;
+    let mut ebpf = object::load()?;
     let tags: Result<Vec<String>, String> = object::PROGRAMS
         .iter()
         .map(|name| Ok(format!("{name} {:016x}", object::tag(&ebpf, name)?)))
         .collect();
-    Ok(format!("the verifier accepts them: {}", tags?.join(", ")))
+    let mut endpoints: object::Table =
+        object::take(&mut ebpf, "ENDPOINTS")?.try_into().map_err(|e| full("ENDPOINTS", &e))?;
+    let needed = privileges::needed(|| table::rehearse(&mut endpoints)).map_err(|e| e.to_string())?;
+    let after = if needed.contains(CapabilitySet::BPF) {
+        "CAP_BPF stays after loading, because this kernel refuses the use of their maps without it"
+    } else {
+        "their maps need no capability after loading"
+    };
+    Ok(format!("the verifier accepts them: {}; {after}", tags?.join(", ")))
 }
 
 /// Connections that the programs do not know, because they are older.
@@ -297,7 +311,14 @@ fn messages(place: &Place) -> Option<Messages> {
     let messages = ProgramInfo::from_pin(place.pin("program-account"))
         .map_err(|e| e.to_string())
         .and_then(|info| Messages::of(info.id()));
-    messages.map_err(|error| tracing::warn!(error, "messages of the kernel half will not be seen")).ok()
+    messages
+        .map_err(|error| {
+            tracing::warn!(
+                error,
+                "messages of the kernel half will not be seen: that takes CAP_SYS_ADMIN at the start"
+            )
+        })
+        .ok()
 }
 
 /// The cookie of the network namespace that this process is in.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::entry::Record;
 use super::line;
+use crate::kernel::privileges;
 
 /// Lines that may wait for the writer.
 const QUEUE_LINES: usize = 4_096;
@@ -218,7 +219,9 @@ impl Writer {
 
 fn open_file(path: &Path) -> io::Result<File> {
     let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.map_err(|error| io::Error::new(error.kind(), format!("access log {}: {error}", path.display())))
+    opened
+        .map_err(privileges::explained)
+        .map_err(|error| io::Error::new(error.kind(), format!("access log {}: {error}", path.display())))
 }
 
 #[cfg(test)]

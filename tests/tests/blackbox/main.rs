@@ -16,6 +16,7 @@ mod foreign_load;
 mod h2;
 mod models;
 mod operators;
+mod privileges;
 mod reload;
 mod retry;
 mod routing;

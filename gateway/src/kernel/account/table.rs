@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 
+use aya::maps::MapError;
 use penstock_common::account::{ENDPOINTS, Entry, Key, OWNERS, Side, row};
 
 use super::object;
@@ -95,6 +96,11 @@ impl Table {
         Ok(())
     }
 
+    /// [`rehearse`] on this table.
+    pub(super) fn rehearse(&mut self) -> io::Result<()> {
+        rehearse(&mut self.map)
+    }
+
     fn key(&self, address: &SocketAddr) -> Key {
         let (ip, port) = wire(address);
         Key::new(ip, port, self.netns)
@@ -111,6 +117,25 @@ impl Table {
         } else {
             self.map.insert(Pod(key), Pod(entry), 0).map_err(io::Error::other)
         }
+    }
+}
+
+/// The calls that a [`Table`] makes, to no effect: an address that no endpoint has is looked for and taken out.
+pub(super) fn rehearse(map: &mut object::Table) -> io::Result<()> {
+    let nobody = Pod(Key { ip: [0xff; 16], netns: u64::MAX, port: 0, reserved: [0; 3] });
+    map.keys().next().transpose().map_err(of_kernel)?;
+    let absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    match map.remove(&nobody).map_err(of_kernel) {
+        Err(e) if !absent(&e) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// What the kernel said, without aya's words around it.
+fn of_kernel(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        error => io::Error::other(error),
     }
 }
 
