@@ -1,7 +1,7 @@
 """Penstock in front of two real llama.cpp servers, asked by openai-python, scraped by promtool.
 
-Driven by `cargo xtask test --real`, which sets PENSTOCK_BIN, PROMTOOL and TINY_MODEL. Everything listens on the
-loopback and ends with this process.
+Driven by `cargo xtask test --real`, which sets PENSTOCK_BIN, PROMTOOL and TINY_MODEL, and PENSTOCK_TEST_KERNEL to the
+highest rung of this host. Everything listens on the loopback and ends with this process.
 """
 
 import asyncio
@@ -23,6 +23,9 @@ import openai
 HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "tiny"
 REPLICAS = 2
+KERNEL = os.environ.get("PENSTOCK_TEST_KERNEL", "off")
+# Streams that somebody holds at one engine, past Penstock: fewer than its slots.
+ASIDE = 6
 QUESTION = [{"role": "user", "content": "tell me of the red barn"}]
 GREEDY = {"model": MODEL, "messages": QUESTION, "temperature": 0, "seed": 7, "max_tokens": 24}
 
@@ -102,24 +105,49 @@ class Stage:
         path = pathlib.Path(self.folder.name, "all.yaml")
         path.write_text(manifests(self.port, self.engines))
         run = [os.environ["PENSTOCK_BIN"], "run", "-f", str(path), "--admin", f"127.0.0.1:{self.admin}"]
-        self.start("penstock", run)
+        run += ["--kernel", KERNEL]
+        if KERNEL == "account":
+            # Pins of its own: no other gateway of this host shares its counts, or keeps it from having any.
+            mounted = 'mount -t bpf -o mode=0700 none /sys/fs/bpf && exec "$0" "$@"'
+            run = ["unshare", "--mount", "sh", "-c", mounted, *run]
+        self.gateway = self.start("penstock", run)
         wait_for("penstock", lambda: get(self.admin, "/readyz") is not None)
 
     def start(self, name, arguments):
         path = pathlib.Path(self.folder.name, f"{name}.log")
         self.logs[name] = path
         with path.open("wb") as log:
-            self.children.append(subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT))
+            child = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT)
+        self.children.append(child)
+        return child
 
     def slots_at_work(self):
         slots = [slot for engine in self.engines for slot in json.loads(get(engine, "/slots"))]
         return sum(slot["is_processing"] for slot in slots)
+
+    def foreign_busy(self, engine):
+        """What the kernel counts of others at an engine, as Penstock shows it."""
+        name = "penstock_endpoint_kernel_foreign_busy{"
+        lines = (line for line in get(self.admin, "/metrics").splitlines() if line.startswith(name))
+        return sum(float(line.split()[-1]) for line in lines if f'"127.0.0.1:{engine}"' in line)
+
+    def endpoints_of(self, request_id):
+        """Where the requests whose id begins so went, as the access log says."""
+        lines = self.logs["penstock"].read_text().splitlines()
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [entry["endpoint"] for entry in entries if (entry.get("request_id") or "").startswith(request_id)]
 
     def client(self, port=None):
         base = f"http://127.0.0.1:{port or self.port}/v1"
         return openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=60)
 
     def stop(self):
+        # In order: a gateway that is killed leaves its programs to the next one.
+        self.gateway.send_signal(signal.SIGTERM)
+        try:
+            self.gateway.wait(10)
+        except subprocess.TimeoutExpired:
+            print("penstock did not end when asked to", file=sys.stderr)
         for child in self.children:
             child.send_signal(signal.SIGKILL)
             child.wait()
@@ -148,6 +176,21 @@ async def streamed(client, **more):
         text.extend(choice.delta.content or "" for choice in chunk.choices)
         usage = chunk.usage or usage
     return "".join(text), usage
+
+
+async def hold(engine, ready):
+    """One stream after the other at an engine, past Penstock; `ready` is released with the first byte."""
+    endless = {**GREEDY, "max_tokens": 4000, "stream": True, "ignore_eos": True}
+    body = json.dumps(endless).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: llama\r\nContent-Length: {len(body)}\r\n\r\n"
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", engine)
+        try:
+            writer.write(head.encode() + body)
+            while await reader.read(65536):
+                ready.release()
+        finally:
+            writer.close()
 
 
 class RealEngines(unittest.IsolatedAsyncioTestCase):
@@ -203,6 +246,31 @@ class RealEngines(unittest.IsolatedAsyncioTestCase):
         await asyncio.gather(*(streamed(client) for _ in range(40)))
         for engine, tokens in zip(STAGE.engines, before):
             self.assertGreater(self.tokens(engine), tokens)
+
+    @unittest.skipUnless(KERNEL == "account", "this process or host cannot load the programs that count")
+    async def test_an_engine_that_others_keep_busy_is_left_to_them(self):
+        busy, free = STAGE.engines
+        ready = asyncio.Semaphore(0)
+        holders = [asyncio.create_task(hold(busy, ready)) for _ in range(ASIDE)]
+        self.addCleanup(lambda: [holder.cancel() for holder in holders])
+        await asyncio.wait_for(ready.acquire(), 10)
+        await asyncio.to_thread(wait_for, "the load to be seen", lambda: STAGE.foreign_busy(busy) == ASIDE, 10)
+        self.assertEqual(STAGE.foreign_busy(free), 0)
+
+        client, gate = self.client(), asyncio.Semaphore(4)
+
+        async def one(at):
+            async with gate:
+                await streamed(client, max_tokens=8, extra_headers={"X-Request-Id": f"aside-{at}"})
+
+        await asyncio.gather(*(one(at) for at in range(40)))
+        await asyncio.to_thread(wait_for, "the access log", lambda: len(STAGE.endpoints_of("aside-")) == 40, 5)
+        went_to = STAGE.endpoints_of("aside-")
+        self.assertGreaterEqual(went_to.count(f"127.0.0.1:{free}"), 36, went_to)
+
+        for holder in holders:
+            holder.cancel()
+        await asyncio.to_thread(wait_for, "the load to be gone", lambda: STAGE.foreign_busy(busy) == 0, 10)
 
     async def test_errors_are_those_that_the_client_library_knows(self):
         with self.assertRaises(openai.NotFoundError) as caught:

@@ -12,7 +12,8 @@ use crate::shell::{cargo, command, must, root, target};
 
 const REQUIREMENTS: &str = "tests/real/requirements.txt";
 
-pub(crate) fn test() -> Result<()> {
+/// `kernel`: the highest rung of this host, as `--kernel` names it.
+pub(crate) fn test(kernel: &str) -> Result<()> {
     let folder = target().join("real");
     fs::create_dir_all(&folder)?;
     let python = python(&folder)?;
@@ -24,7 +25,7 @@ pub(crate) fn test() -> Result<()> {
     must(make)?;
     let mut run = command(&python, &["tests/real/run.py"]);
     run.env("PENSTOCK_BIN", target().join("debug/penstock"));
-    run.env("PROMTOOL", promtool).env("TINY_MODEL", model);
+    run.env("PROMTOOL", promtool).env("TINY_MODEL", model).env("PENSTOCK_TEST_KERNEL", kernel);
     must(run)
 }
 

@@ -33,20 +33,22 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     let mut all = suite(nextest, &["--workspace"]);
     all.args(filter);
     must(all)?;
-    if filter.is_empty() {
-        if nextest {
-            // It leaves the examples in documentation out.
-            must(cargo(&["test", "--workspace", "--doc", "--quiet"]))?;
-        }
-        for rung in rungs_above_off() {
-            let mut data_path = suite(nextest, &["--package=penstock-tests", "--test=blackbox"]);
-            data_path.arg("--").args(ONE_RUNG.iter().flat_map(|name| ["--skip", name]));
-            data_path.env("PENSTOCK_TEST_KERNEL", rung);
-            eprintln!("the data path with --kernel {rung}:");
-            must(data_path)?;
-        }
+    if filter.is_empty() && nextest {
+        // It leaves the examples in documentation out.
+        must(cargo(&["test", "--workspace", "--doc", "--quiet"]))?;
     }
-    if arguments.real { real::test() } else { Ok(()) }
+    if !filter.is_empty() && !arguments.real {
+        return Ok(());
+    }
+    let rungs = rungs_above_off();
+    for rung in rungs.iter().filter(|_| filter.is_empty()) {
+        let mut data_path = suite(nextest, &["--package=penstock-tests", "--test=blackbox"]);
+        data_path.arg("--").args(ONE_RUNG.iter().flat_map(|name| ["--skip", name]));
+        data_path.env("PENSTOCK_TEST_KERNEL", rung);
+        eprintln!("the data path with --kernel {rung}:");
+        must(data_path)?;
+    }
+    if arguments.real { real::test(rungs.last().unwrap_or(&"off")) } else { Ok(()) }
 }
 
 fn suite(nextest: bool, what: &[&str]) -> Command {
