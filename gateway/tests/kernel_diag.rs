@@ -18,6 +18,9 @@ const REST: Duration = Duration::from_millis(2 * BUSY_WINDOW.as_millis() as u64)
 
 const ADDRESSES: [&str; 2] = ["10.9.0.2:8000", "[fd09::2]:8000"];
 
+/// Connections whose request comes in the same tick of the kernel's clock as their first segments.
+const PROMPT: u32 = 8;
+
 /// What is counted after a rest, by a gateway in namespace `of`.
 fn at_rest(diag: &mut SockDiag) -> EndpointCounts {
     std::thread::sleep(REST);
@@ -55,6 +58,15 @@ fn a_silent_engine_is_busy(here: &Namespace, there: &Namespace, of: &Namespace, 
     drop((client, engine));
     let now = at_rest(&mut diag);
     assert_eq!((now.foreign_open, now.foreign_busy), (1, 0), "given up: {now:?}");
+
+    let ask_at_once = || {
+        let (mut client, engine) = connect(&listener, address);
+        client.write_all(b"a request").unwrap();
+        (client, engine)
+    };
+    let _prompt: Vec<_> = here.run(|| (0..PROMPT).map(|_| ask_at_once()).collect());
+    let now = at_rest(&mut diag);
+    assert_eq!((now.foreign_open, now.foreign_busy), (1 + PROMPT, PROMPT), "asked at once: {now:?}");
 }
 
 #[test]
