@@ -2,6 +2,7 @@
 
 mod control;
 mod counting;
+mod hung;
 mod limits;
 mod ports;
 mod probes;
@@ -93,6 +94,7 @@ async fn serve(options: &cli::Run, stand: kernel::Stand, connections: u32) -> an
         tracing::warn!(address = %admin_address, "the admin port has no authentication and other hosts can reach it");
     }
     let snapshot = control.published().snapshot.clone();
+    tokio::spawn(hung::watch(snapshot.clone()));
     tokio::spawn(admin::serve(
         admin,
         AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() },

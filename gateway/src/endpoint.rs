@@ -7,6 +7,7 @@ mod clock;
 mod counted;
 mod health;
 mod served;
+mod silence;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,9 +18,12 @@ use std::time::Duration;
 
 use crate::failure::{Blame, Reason};
 
-pub use counted::Counted;
+#[cfg(test)]
+pub(crate) use clock::pass;
+pub use counted::{Counted, Standing};
 pub use health::Health;
 pub use served::Served;
+pub use silence::Silence;
 
 /// How long the last observed time to first byte speaks for an idle engine.
 const TTFT_TRUSTED_MS: u64 = 5_000;
@@ -50,11 +54,16 @@ pub struct Endpoint {
     leases: AtomicU32,
     /// Requests promised to it whose body is still on its way.
     reservations: AtomicU32,
+    /// Those of `leases` that wait for the engine to begin its answer.
+    waiting: AtomicU32,
     /// Decayed time to first byte in µs; 0 until the first answer.
     ttft_us: AtomicU64,
     /// When it was last observed, in ms of [`clock::now_ms`].
     observed_ms: AtomicU64,
+    /// Decayed maximum of the time to first byte in µs.
+    slowest_us: AtomicU64,
     pub health: Health,
+    pub silence: Silence,
     /// What the kernel sees of others at the same engine.
     pub counted: Counted,
     pub served: Served,
@@ -69,9 +78,12 @@ impl Endpoint {
             label,
             leases: AtomicU32::new(0),
             reservations: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
             ttft_us: AtomicU64::new(0),
             observed_ms: AtomicU64::new(0),
+            slowest_us: AtomicU64::new(0),
             health: Health::default(),
+            silence: Silence::default(),
             counted: Counted::default(),
             served: Served::default(),
         }
@@ -89,6 +101,12 @@ impl Endpoint {
         self.reservations.load(Relaxed)
     }
 
+    /// What picking takes for the load: our own requests, and those of others as the kernel sees them.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        u64::from(self.leases()) + u64::from(self.reservations()) + u64::from(self.counted.foreign_busy())
+    }
+
     /// Decayed time to first byte; `None` until the engine has answered once, and again when that is too long ago
     /// to speak for an idle engine: one slow start must not keep it from ever being asked again.
     #[must_use]
@@ -96,6 +114,33 @@ impl Endpoint {
         let us = self.ttft_us.load(Relaxed);
         let stale = || clock::now_ms().saturating_sub(self.observed_ms.load(Relaxed)) > TTFT_TRUSTED_MS;
         if us == 0 || (self.leases() == 0 && stale()) { None } else { Some(Duration::from_micros(us)) }
+    }
+
+    /// The longest of the last few dozen times to first byte, whatever their age; `None` until the first.
+    #[must_use]
+    pub fn slowest_ttft(&self) -> Option<Duration> {
+        let us = self.slowest_us.load(Relaxed);
+        (us != 0).then(|| Duration::from_micros(us))
+    }
+
+    /// Whether somebody waits for the engine to begin an answer: we, or others as the kernel sees them. Answers that
+    /// have begun are left out: their clients may be the slow ones.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.waiting.load(Relaxed) > 0 || self.counted.foreign_busy() > 0
+    }
+
+    /// Whether a picker may choose the endpoint, as [`Health::admits`]; what hangs is tried when nobody else waits for it.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        let tried = self.health.is_hung() && (self.is_asked() || self.reservations() > 0);
+        !tried && self.health.admits()
+    }
+
+    /// Whether it has said something since it was judged to hang.
+    #[must_use]
+    pub fn speaks_again(&self) -> bool {
+        self.silence.heard_ms() > self.health.hung_ms()
     }
 
     /// Takes one answer's time to first byte into the decayed figure (weight 1/8, as RFC 6298 does for SRTT).
@@ -107,6 +152,8 @@ impl Endpoint {
             old => (old - old / 8 + sample / 8).max(1),
         };
         self.ttft_us.store(decayed, Relaxed);
+        let slowest = self.slowest_us.load(Relaxed);
+        self.slowest_us.store(sample.max(slowest - slowest / 32), Relaxed);
         self.observed_ms.store(clock::now_ms(), Relaxed);
     }
 
@@ -136,7 +183,7 @@ impl Endpoint {
     #[must_use]
     pub fn reserve(self: &Arc<Self>) -> Lease {
         self.reservations.fetch_add(1, Relaxed);
-        Lease { endpoint: self.clone(), whole: false }
+        Lease { endpoint: self.clone(), whole: false, begun: false, waits: false }
     }
 }
 
@@ -145,6 +192,9 @@ impl Endpoint {
 pub struct Lease {
     endpoint: Arc<Endpoint>,
     whole: bool,
+    begun: bool,
+    /// Whether it is one of those that wait for the engine.
+    waits: bool,
 }
 
 impl Lease {
@@ -159,6 +209,25 @@ impl Lease {
             self.whole = true;
             self.endpoint.leases.fetch_add(1, Relaxed);
             self.endpoint.reservations.fetch_sub(1, Relaxed);
+            if !self.begun {
+                self.wait();
+            }
+        }
+    }
+
+    /// The engine has begun to answer.
+    pub fn begin(&mut self) {
+        self.begun = true;
+        if std::mem::take(&mut self.waits) {
+            self.endpoint.waiting.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Something of the answer is needed, and the engine has not sent it.
+    pub fn wait(&mut self) {
+        if self.whole && !self.waits {
+            self.waits = true;
+            self.endpoint.waiting.fetch_add(1, Relaxed);
         }
     }
 }
@@ -167,6 +236,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let counter = if self.whole { &self.endpoint.leases } else { &self.endpoint.reservations };
         counter.fetch_sub(1, Relaxed);
+        self.begin();
     }
 }
 
@@ -189,6 +259,30 @@ mod tests {
         drop(lease);
         drop(endpoint.reserve());
         assert_eq!((endpoint.leases(), endpoint.reservations()), (0, 0));
+    }
+
+    #[test]
+    fn an_engine_is_asked_while_a_whole_request_waits_for_the_first_byte() {
+        let endpoint = endpoint();
+        let (mut early, mut late) = (endpoint.reserve(), endpoint.reserve());
+        early.begin();
+        early.commit();
+        assert!(!endpoint.is_asked());
+        early.wait();
+        early.wait();
+        assert!(endpoint.is_asked());
+        early.begin();
+        assert!(!endpoint.is_asked());
+        late.commit();
+        assert!(endpoint.is_asked());
+        late.begin();
+        late.begin();
+        assert!(!endpoint.is_asked());
+        drop((early, late));
+        let mut left = endpoint.reserve();
+        left.commit();
+        drop(left);
+        assert!(!endpoint.is_asked());
     }
 
     #[test]

@@ -106,6 +106,19 @@ pub struct EndpointCounts {
     pub drift: i32,
 }
 
+/// How every answer begins: `HTTP/1.1`.
+const LEAST_ANSWER: u64 = 8;
+
+impl EndpointCounts {
+    /// Whether the engine has said anything between two reads. Its kernel takes connections and ends them without it: a
+    /// SYN or FIN counts as a byte, and is now and then seen one read before the connection that it belongs to.
+    fn has_answered_since(&self, last: &Self) -> bool {
+        let grown = |of: fn(&Self) -> u64| of(self).saturating_sub(of(last));
+        let ends = grown(|counts| counts.opened_total) + grown(|counts| counts.closed_total);
+        grown(|counts| counts.answer_bytes_total) >= ends + LEAST_ANSWER
+    }
+}
+
 /// A source of counts. Belongs to one thread of the control side, which reads it ten times a second.
 pub trait Counts: Send {
     /// Says which endpoints are to be counted from now on.
@@ -170,6 +183,17 @@ mod tests {
         let stand = stand(Wanted::Off).unwrap();
         assert_eq!((stand.rung, stand.source.is_none()), (Rung::Userspace, true));
         assert!(super::stand(Wanted::Full).err().unwrap().contains("--kernel auto"));
+    }
+
+    #[test]
+    fn connections_that_come_and_go_are_no_answer() {
+        let last = EndpointCounts { answer_bytes_total: 900, opened_total: 3, ..EndpointCounts::default() };
+        let after = |bytes: u64, opened: u64, closed_total| {
+            let (answer_bytes_total, opened_total) = (900 + bytes, 3 + opened);
+            EndpointCounts { answer_bytes_total, opened_total, closed_total, ..last }.has_answered_since(&last)
+        };
+        assert!(!after(0, 0, 0) && !after(2, 0, 0) && !after(40, 20, 20));
+        assert!(after(8, 0, 0) && after(500, 20, 20));
     }
 
     #[test]

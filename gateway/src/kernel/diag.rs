@@ -294,7 +294,7 @@ impl Totals {
         if counts.request_bytes_total > last.request_bytes_total {
             self.requested = Some(Instant::now());
         }
-        if counts.answer_bytes_total > last.answer_bytes_total {
+        if counts.has_answered_since(&last) {
             self.answered = Some(Instant::now());
         }
         counts.request_age = self.requested.map(|at| at.elapsed());

@@ -94,7 +94,7 @@ impl Figures {
             at.map(|at| Duration::from_nanos(now_ns.saturating_sub(at)))
         };
         let request_age = age(&mut self.requested_ns, counts.request_bytes_total > last.request_bytes_total);
-        let answer_age = age(&mut self.answered_ns, counts.answer_bytes_total > last.answer_bytes_total);
+        let answer_age = age(&mut self.answered_ns, counts.has_answered_since(&last));
         EndpointCounts { request_age, answer_age, ..counts }
     }
 
