@@ -190,7 +190,8 @@ mod tests {
         let last = EndpointCounts { answer_bytes_total: 900, opened_total: 3, ..EndpointCounts::default() };
         let after = |bytes: u64, opened: u64, closed_total| {
             let (answer_bytes_total, opened_total) = (900 + bytes, 3 + opened);
-            EndpointCounts { answer_bytes_total, opened_total, closed_total, ..last }.has_answered_since(&last)
+            EndpointCounts { answer_bytes_total, opened_total, closed_total, ..last }
+                .has_answered_since(&last)
         };
         assert!(!after(0, 0, 0) && !after(2, 0, 0) && !after(40, 20, 20));
         assert!(after(8, 0, 0) && after(500, 20, 20));

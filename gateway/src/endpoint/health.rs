@@ -101,7 +101,8 @@ impl Health {
         let trial = self.trial.swap(false, Relaxed);
         if until != 0 && !trial {
             if self.is_hung() {
-                let again = now_ms() + ejection(self.streak.load(Relaxed).saturating_sub(1)).as_millis() as u64;
+                let again =
+                    now_ms() + ejection(self.streak.load(Relaxed).saturating_sub(1)).as_millis() as u64;
                 // Lost where the endpoint is restored meanwhile.
                 let _ = self.ejected_until_ms.compare_exchange(until, again, Relaxed, Relaxed);
             }

@@ -79,7 +79,9 @@ mod tests {
         silence.ended(Duration::from_secs(1));
         silence.ended(Duration::from_secs(9));
         assert_eq!(lasts(), Some(1));
-        assert!(silence.ended_within(Duration::from_secs(2)) && !silence.ended_within(Duration::from_secs(1)));
+        assert!(
+            silence.ended_within(Duration::from_secs(2)) && !silence.ended_within(Duration::from_secs(1))
+        );
         silence.ask(false);
         assert_eq!(lasts(), None);
     }

@@ -105,12 +105,8 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(world: &'a World, picker: &'a dyn Picker) -> Self {
-        let engine = |speed: &f64| Engine {
-            speed: *speed,
-            batch: 0,
-            waiting: VecDeque::new(),
-            prefilled_us: 0,
-        };
+        let engine =
+            |speed: &f64| Engine { speed: *speed, batch: 0, waiting: VecDeque::new(), prefilled_us: 0 };
         let endpoint = |n| Arc::new(Endpoint::new(Address::Tcp(([127, 0, 0, 1], n as u16).into())));
         Self {
             world,

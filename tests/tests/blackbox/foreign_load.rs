@@ -110,24 +110,31 @@ async fn without_the_kernel_half_both_engines_look_the_same() {
 const PAST: usize = 8;
 const THROUGH: usize = 12;
 
-/// Asks again as soon as it is answered.
-fn keep_asking(address: SocketAddr) -> JoinHandle<()> {
+/// How long an answer takes.
+const SERVICE: Duration = Duration::from_millis(100);
+
+/// Asks again on the same connection, after a rest of `rest` in the mean.
+fn keep_asking(address: SocketAddr, rest: Duration) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut client = Client::connect(address).await;
         loop {
             client.send(post(CHAT, chat("qwen"))).await;
             assert_eq!(client.answer().await.status(), 200);
+            sleep(rest.mul_f64(2.0 * fastrand::f64())).await;
         }
     })
 }
 
 /// What two equal engines carry while many clients ask the gateways in turn, and others the first engine itself.
-async fn carried(engines: [&Engine; 2], gateways: &[&Gateway]) -> [usize; 2] {
+///
+/// The others rest for `rests` times as long as an answer takes, and are so many more.
+async fn carried(engines: [&Engine; 2], gateways: &[&Gateway], rests: usize) -> [usize; 2] {
     for engine in engines {
-        engine.behave(Behaviour::Slow(Duration::from_millis(100)));
+        engine.behave(Behaviour::Slow(SERVICE));
     }
-    let past = (0..PAST).map(|_| keep_asking(engines[0].address));
-    let through = (0..THROUGH).map(|n| keep_asking(gateways[n % gateways.len()].address));
+    let past = PAST * (1 + rests);
+    let past = (0..past).map(|_| keep_asking(engines[0].address, SERVICE * rests as u32));
+    let through = (0..THROUGH).map(|n| keep_asking(gateways[n % gateways.len()].address, Duration::ZERO));
     let clients: Vec<_> = past.chain(through).collect();
     sleep(Duration::from_secs(1)).await;
     let before = engines.map(|engine| engine.posts().len());
@@ -152,19 +159,22 @@ async fn what_bypasses_one_or_two_gateways_onto_one_engine_is_made_up_for() {
     }
     let (a, b) = two_engines().await;
     let first = Gateway::start_counting(manifests::qwen(&[&a, &b])).await;
-    let one = carried([&a, &b], &[&first]).await;
+    let one = carried([&a, &b], &[&first], 0).await;
     let second = Gateway::start_counting(manifests::qwen(&[&a, &b])).await;
-    let two = carried([&a, &b], &[&first, &second]).await;
-    println!("requests carried with one gateway {one:?}, with two {two:?}");
+    let two = carried([&a, &b], &[&first, &second], 0).await;
+    // A kept connection at rest is no load.
+    let resting = carried([&a, &b], &[&first, &second], 2).await;
+    println!("requests carried with one gateway {one:?}, with two {two:?}, of clients that rest {resting:?}");
     assert!(gap(one) <= 0.1, "{one:?}");
     assert!(gap(two) <= 0.1, "{two:?}");
+    assert!(gap(resting) <= 0.2, "{resting:?}");
 }
 
 #[tokio::test]
 async fn without_the_kernel_half_it_is_not() {
     let (a, b) = two_engines().await;
     let gateway = Gateway::start_with(manifests::qwen(&[&a, &b]), &["--kernel", "off"]).await;
-    let carried = carried([&a, &b], &[&gateway]).await;
+    let carried = carried([&a, &b], &[&gateway], 0).await;
     println!("requests carried {carried:?}");
     assert!(gap(carried) >= 0.4, "{carried:?}");
 }
