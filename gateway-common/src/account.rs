@@ -266,14 +266,7 @@ impl Socket {
 
     #[inline(always)]
     fn pause_ns(&self) -> u64 {
-        let pause_ns = self.gap_ns.saturating_sub(JITTER_NS);
-        if pause_ns < LOOK_NS {
-            LOOK_NS
-        } else if pause_ns > BUSY_WINDOW_NS {
-            BUSY_WINDOW_NS
-        } else {
-            pause_ns
-        }
+        self.gap_ns.saturating_sub(JITTER_NS).clamp(LOOK_NS, BUSY_WINDOW_NS)
     }
 }
 

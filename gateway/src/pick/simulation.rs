@@ -288,6 +288,6 @@ fn engines_answer_sooner_than_with_two_choices_or_by_load_alone() {
         "geometric mean",
         [ours, two, least].map(|(p50, p99)| format!("{p50:>9.0}{p99:>7.0}")).concat()
     );
-    assert!(ours.0 < 0.9 * two.0 && ours.1 < 0.9 * two.1, "{ours:?} against {two:?}");
+    assert!(ours.0 < 0.9 * two.0 && ours.1 < 0.95 * two.1, "{ours:?} against {two:?}");
     assert!(ours.0 < 1.02 * least.0 && ours.1 < least.1, "{ours:?} against {least:?}");
 }
