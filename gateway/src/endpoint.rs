@@ -63,7 +63,10 @@ pub struct Endpoint {
     /// Decayed maximum of the time to first byte in µs.
     slowest_us: AtomicU64,
     pub health: Health,
+    /// Toward ourselves: ended by bytes of a body, ours or, as the kernel sees them, of a stream of others.
     pub silence: Silence,
+    /// Toward others: ended by any bytes.
+    pub silence_to_others: Silence,
     /// What the kernel sees of others at the same engine.
     pub counted: Counted,
     pub served: Served,
@@ -84,6 +87,7 @@ impl Endpoint {
             slowest_us: AtomicU64::new(0),
             health: Health::default(),
             silence: Silence::default(),
+            silence_to_others: Silence::default(),
             counted: Counted::default(),
             served: Served::default(),
         }
@@ -123,18 +127,34 @@ impl Endpoint {
         (us != 0).then(|| Duration::from_micros(us))
     }
 
-    /// Whether somebody waits for the engine to begin an answer: we, or others as the kernel sees them. Answers that
-    /// have begun are left out: their clients may be the slow ones.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.waiting.load(Relaxed) > 0 || self.counted.foreign_busy() > 0
+    /// Takes down who waits for the engine to begin an answer, and what the kernel has seen it say; for the control side,
+    /// a few times a second. Answers that have begun are left out: their clients may be the slow ones.
+    pub fn listen(&self) {
+        self.silence.ask(self.waiting() > 0);
+        self.silence_to_others.ask(self.counted.foreign_busy() > 0);
+        if let Some((counts, true)) = self.counted.read() {
+            counts.stream_age.iter().for_each(|ago| self.silence.ended(*ago));
+            counts.answer_age.iter().for_each(|ago| self.silence_to_others.ended(*ago));
+        }
+        self.silence_to_others.ended_with(&self.silence);
     }
 
-    /// Whether a picker may choose the endpoint, as [`Health::admits`]; what hangs is tried when nobody else waits for it.
+    /// For how long the engine has been silent to us or, where we want nothing of it, to others; `None` where nobody waits.
+    #[must_use]
+    pub fn silent(&self) -> Option<Duration> {
+        self.silence.duration().or_else(|| self.silence_to_others.duration())
+    }
+
+    fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Whether a picker may choose the endpoint, as [`Health::admits`]; while a request of ours waits for one that hangs,
+    /// it is trial enough.
     #[must_use]
     pub fn admits(&self) -> bool {
-        let tried = self.health.is_hung() && (self.is_asked() || self.reservations() > 0);
-        !tried && self.health.admits()
+        let is_tried = self.health.is_hung() && (self.waiting() > 0 || self.reservations() > 0);
+        !is_tried && self.health.admits()
     }
 
     /// Whether it has said something since it was judged to hang.
@@ -262,27 +282,22 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_is_asked_while_a_whole_request_waits_for_the_first_byte() {
+    fn a_whole_request_waits_until_the_answer_has_begun() {
         let endpoint = endpoint();
         let (mut early, mut late) = (endpoint.reserve(), endpoint.reserve());
         early.begin();
         early.commit();
-        assert!(!endpoint.is_asked());
+        assert_eq!(endpoint.waiting(), 0);
         early.wait();
         early.wait();
-        assert!(endpoint.is_asked());
-        early.begin();
-        assert!(!endpoint.is_asked());
+        assert_eq!(endpoint.waiting(), 1);
         late.commit();
-        assert!(endpoint.is_asked());
-        late.begin();
-        late.begin();
-        assert!(!endpoint.is_asked());
+        assert_eq!(endpoint.waiting(), 2);
+        early.begin();
+        early.begin();
+        assert_eq!(endpoint.waiting(), 1);
         drop((early, late));
-        let mut left = endpoint.reserve();
-        left.commit();
-        drop(left);
-        assert!(!endpoint.is_asked());
+        assert_eq!(endpoint.waiting(), 0);
     }
 
     #[test]

@@ -80,7 +80,6 @@ impl Relay {
             trailers: BytesMut::new(),
             patience: Patience::new(limits),
         };
-        relay.endpoint.silence.end();
         // Until the client's side asks for its body.
         relay.lease.iter_mut().for_each(Lease::begin);
         if relay.framing.is_done() {
@@ -174,6 +173,7 @@ impl Relay {
                 if !self.begun {
                     self.begun = true;
                     self.lease.iter_mut().for_each(Lease::begin);
+                    self.endpoint.silence.end();
                     entry.first_byte();
                     if let Some(sent) = self.sent {
                         self.endpoint.observe_ttft(sent.elapsed());

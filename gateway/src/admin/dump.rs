@@ -164,6 +164,7 @@ fn load(endpoint: &Endpoint) -> Value {
         },
         "foreign_open": counts.map(|counts| counts.foreign_open),
         "request_age_s": counts.and_then(|counts| counts.request_age).map(|age| age.as_secs_f64()),
+        "stream_age_s": counts.and_then(|counts| counts.stream_age).map(|age| age.as_secs_f64()),
         "answer_age_s": counts.and_then(|counts| counts.answer_age).map(|age| age.as_secs_f64()),
     })
 }
@@ -177,7 +178,7 @@ fn endpoint(endpoint: &Arc<Endpoint>, pool: &Pool) -> Value {
         "ttft_s": endpoint.ttft().map(|ttft| ttft.as_secs_f64()),
         "hot": is_hot(endpoint, &pool.endpoints),
         "hung": endpoint.health.is_hung(),
-        "silent_s": endpoint.silence.duration().map(|silent| silent.as_secs_f64()),
+        "silent_s": endpoint.silent().map(|silent| silent.as_secs_f64()),
         "ejected": endpoint.health.is_ejected(),
         "ejections": endpoint.health.ejections(),
     })

@@ -3,7 +3,8 @@
 //! A long prefill is silent too. So the silence must last for seconds and be several times as long as the longest that
 //! the engine needed lately, and a peer must have said something since it began. Where no peer speaks nothing is
 //! judged: a pool is never emptied. The bytes of our own answers tell, on every rung; the kernel's counts add those of
-//! others. What was judged wrongly is restored by its next byte.
+//! others. Heads do not: vLLM sends one before the prefill, by a server that outlives its model. What was judged wrongly is
+//! restored by its next byte.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,12 +34,7 @@ pub(super) async fn watch(snapshot: Arc<ArcSwap<Snapshot>>) {
 
 fn look(snapshot: &Snapshot) {
     for endpoint in snapshot.pools.iter().flat_map(|pool| &pool.endpoints) {
-        if let Some((counts, true)) = endpoint.counted.read()
-            && let Some(ago) = counts.answer_age
-        {
-            endpoint.silence.ended(ago);
-        }
-        endpoint.silence.ask(endpoint.is_asked());
+        endpoint.listen();
     }
     // An endpoint of two pools hangs if it does in the eyes of one.
     let mut verdicts: HashMap<*const Endpoint, (&Arc<Endpoint>, Verdict)> = HashMap::new();
@@ -64,7 +60,7 @@ enum Verdict {
 }
 
 fn judge(endpoint: &Arc<Endpoint>, pool: &[Arc<Endpoint>]) -> Verdict {
-    let Some(silent) = endpoint.silence.duration().filter(|silent| *silent >= LEAST) else {
+    let Some(silent) = endpoint.silent().filter(|silent| *silent >= LEAST) else {
         return Verdict::Fine;
     };
     let usual = |endpoint: &Arc<Endpoint>| endpoint.slowest_ttft();
@@ -80,7 +76,7 @@ fn judge(endpoint: &Arc<Endpoint>, pool: &[Arc<Endpoint>]) -> Verdict {
         !Arc::ptr_eq(peer, endpoint)
             && !peer.health.is_ejected()
             && peer.silence.ended_within(silent)
-            && peer.silence.duration().is_none_or(|silent| silent < doubt)
+            && peer.silent().is_none_or(|silent| silent < doubt)
     };
     if pool.iter().any(flows) { Verdict::Hangs } else { Verdict::AsItsPeers }
 }
@@ -90,7 +86,7 @@ fn settle(endpoint: &Endpoint, verdict: Verdict) {
     match verdict {
         Verdict::Hangs => {
             if endpoint.health.hangs().is_some() && !was_hung {
-                let silent = endpoint.silence.duration().unwrap_or_default();
+                let silent = endpoint.silent().unwrap_or_default();
                 tracing::warn!(
                     endpoint = %endpoint.label,
                     silent_s = silent.as_secs_f64(),
@@ -257,17 +253,38 @@ mod tests {
         assert_eq!(world.hung(), [false; 2]);
     }
 
+    fn counts(answer_age: u64, stream_age: u64) -> EndpointCounts {
+        let age = |seconds| Some(Duration::from_secs(seconds));
+        let (answer_age, stream_age) = (age(answer_age), age(stream_age));
+        EndpointCounts { foreign_busy: 1, answer_age, stream_age, ..EndpointCounts::default() }
+    }
+
     #[test]
     fn what_others_wait_for_in_vain_is_seen_by_the_kernel() {
         let world = World::of(2);
-        let counts = |answer_age| EndpointCounts { foreign_busy: 1, answer_age, ..EndpointCounts::default() };
-        for _ in 0..24 {
-            world.endpoint(0).counted.publish(counts(Some(Duration::from_secs(100))));
+        for _ in 0..6 {
+            world.endpoint(0).counted.publish(counts(100, 100));
             world.pass(1, Some(1));
         }
         assert_eq!((world.hung(), world.picks(0)), (vec![true, false], 0));
-        world.endpoint(0).counted.publish(counts(Some(Duration::from_millis(10))));
+        world.endpoint(0).counted.publish(counts(0, 100));
+        world.pass(1, Some(1));
+        assert_eq!(world.hung(), [true, false], "a head or a probe is no proof");
+        world.endpoint(0).counted.publish(counts(0, 0));
         world.pass(1, Some(1));
         assert_eq!(world.hung(), [false; 2]);
+    }
+
+    #[test]
+    fn an_engine_that_streams_to_others_or_answers_them_at_once_does_not_hang() {
+        let (streams, answers) = (World::of(2), World::of(2));
+        let _waits = streams.ask(0);
+        for _ in 0..20 {
+            streams.endpoint(0).counted.publish(counts(0, 0));
+            streams.pass(1, Some(1));
+            answers.endpoint(0).counted.publish(counts(0, 100));
+            answers.pass(1, Some(1));
+        }
+        assert_eq!((streams.hung(), answers.hung()), (vec![false; 2], vec![false; 2]));
     }
 }

@@ -1,4 +1,4 @@
-//! For how long an engine that is asked has said nothing.
+//! For how long an engine that is asked has said nothing to those who wait.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -27,6 +27,11 @@ impl Silence {
     pub fn ended(&self, ago: Duration) {
         let then_ms = now_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
         self.heard_ms.fetch_max(then_ms, Relaxed);
+    }
+
+    /// What ended another silence ends this one.
+    pub fn ended_with(&self, other: &Self) {
+        self.heard_ms.fetch_max(other.heard_ms(), Relaxed);
     }
 
     /// Takes down whether anybody waits for an answer now.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use penstock_tests::client::{CHAT, Client, ask, chat, post};
-use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::engine::{Behaviour, Engine, Then};
 use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use penstock_tests::manifests;
@@ -90,6 +90,23 @@ async fn an_engine_that_hangs_is_left_alone_until_its_bytes_flow() {
     let said = gateway.said();
     assert_eq!(said.matches("silent while its peers answer").count(), 1, "{said}");
     assert_eq!(said.matches("is restored").count(), 1, "{said}");
+}
+
+#[tokio::test]
+async fn the_heads_of_a_server_that_outlives_its_model_deceive_nobody() {
+    let (hangs, flows, gateway) = two_engines().await;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    hangs.behave(Behaviour::raw(head, Then::Keep));
+    let mut waiting = Vec::new();
+    eventually("the engine to be taken for hung", async || {
+        waiting.push(send(&gateway).await);
+        sleep(Duration::from_millis(100)).await;
+        (hung(&gateway, &hangs).await == 1.0).then_some(())
+    })
+    .await;
+    let (held, before) = (hangs.posts().len(), flows.posts().len());
+    wave(&gateway).await;
+    assert_eq!((hangs.posts().len(), flows.posts().len()), (held, before + AT_ONCE));
 }
 
 #[tokio::test]
