@@ -7,8 +7,12 @@ pub const ENDPOINTS: usize = 256;
 pub const OWNERS: usize = 8;
 /// Connections of gateways that are open at once; beyond it they are counted as foreign.
 pub const OWN_CONNECTIONS: usize = 65_536;
-/// Bytes that moved at most this long ago make a connection busy: two looks and a half.
+/// A stream that is silent for longer is over: two looks and a half.
 pub const BUSY_WINDOW_NS: u64 = 250_000_000;
+/// Bytes that a look finds moved since the one before, a tenth of a second ago.
+const LOOK_NS: u64 = 90_000_000;
+/// What two looks may be apart beyond that.
+const JITTER_NS: u64 = 60_000_000;
 /// Rows that each CPU has: by endpoint, side and owner.
 pub const ROWS_PER_CPU: usize = ENDPOINTS * 2 * OWNERS;
 
@@ -144,6 +148,10 @@ pub struct Socket {
     /// When a look found more of them, CLOCK_MONOTONIC; 0: never.
     pub received_at_ns: u64,
     pub sent_at_ns: u64,
+    /// Looks that found more of an answer since the last that found more of a request.
+    pub answers: u64,
+    /// The longest time between two of them.
+    pub gap_ns: u64,
 }
 
 /// What the kernel knows of a TCP socket, at one look.
@@ -185,16 +193,29 @@ impl Socket {
     /// Takes a look's figures over and notes which have moved.
     #[inline(always)]
     pub fn look(&mut self, look: &Look, now_ns: u64) {
-        if look.received != self.received {
-            self.received = look.received;
+        let received = look.received != self.received;
+        // The SYN counts as one byte of an active socket's stream, and no request has one byte.
+        let sent = look.sent != self.sent && (self.sent > 1 || look.sent > 1);
+        let (requested, answered) =
+            if self.side == Side::Passive as u8 { (received, sent) } else { (sent, received) };
+        self.received = look.received;
+        self.sent = look.sent;
+        if requested {
+            // Answer bytes beside a request that waits are those of the answer before it.
+            self.answers = (answered && !self.is_waiting()) as u64;
+            self.gap_ns = 0;
+        } else if answered {
+            let gap_ns = now_ns.saturating_sub(self.answered_at_ns());
+            if self.answers > 0 && gap_ns > self.gap_ns {
+                self.gap_ns = gap_ns;
+            }
+            self.answers += 1;
+        }
+        if received {
             self.received_at_ns = now_ns;
         }
-        if look.sent != self.sent {
-            // The SYN counts as one byte of an active socket's stream, and no request has one byte.
-            if self.sent > 1 || look.sent > 1 {
-                self.sent_at_ns = now_ns;
-            }
-            self.sent = look.sent;
+        if sent {
+            self.sent_at_ns = now_ns;
         }
     }
 
@@ -227,12 +248,25 @@ impl Socket {
         }
     }
 
-    /// Whether it is load: waiting for an answer, or its bytes moved within the window.
+    /// Whether it is load: waiting for an answer, or in the middle of a stream.
+    ///
+    /// Bytes that came in one go are an answer that is over: a kept connection at rest is no load. What comes in more is a
+    /// stream, for as long as it is silent no longer than it was before.
     #[must_use]
     #[inline(always)]
     pub fn is_busy(&self, now_ns: u64) -> bool {
-        let moved = if self.received_at_ns > self.sent_at_ns { self.received_at_ns } else { self.sent_at_ns };
-        self.is_waiting() || (moved != 0 && now_ns.saturating_sub(moved) <= BUSY_WINDOW_NS)
+        self.is_waiting()
+            || (self.answers > 1 && now_ns.saturating_sub(self.answered_at_ns()) <= self.pause_ns())
+    }
+
+    #[inline(always)]
+    fn answered_at_ns(&self) -> u64 {
+        if self.side == Side::Passive as u8 { self.sent_at_ns } else { self.received_at_ns }
+    }
+
+    #[inline(always)]
+    fn pause_ns(&self) -> u64 {
+        self.gap_ns.saturating_sub(JITTER_NS).clamp(LOOK_NS, BUSY_WINDOW_NS)
     }
 }
 

@@ -114,7 +114,7 @@ fn answer<B>(state: &AdminState, request: &Request<B>, on_loopback: bool) -> Res
             "the Host of a request to a loopback address must be that address or localhost: a web page may have \
              sent this one by DNS rebinding\n",
         ),
-        _ => respond_json(StatusCode::OK, &dump::snapshot(&state.snapshot.load())),
+        _ => respond_json(StatusCode::OK, &dump::snapshot(&state.snapshot.load(), &state.status.read())),
     }
 }
 

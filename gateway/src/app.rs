@@ -2,6 +2,7 @@
 
 mod control;
 mod counting;
+mod hung;
 mod limits;
 mod ports;
 mod probes;
@@ -109,6 +110,7 @@ async fn serve(options: &cli::Run, Host { stand, connections }: Host) -> anyhow:
         tracing::warn!(address = %admin_address, "the admin port has no authentication and other hosts can reach it");
     }
     let snapshot = control.published().snapshot.clone();
+    tokio::spawn(hung::watch(snapshot.clone()));
     tokio::spawn(admin::serve(
         admin,
         AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() },

@@ -7,6 +7,7 @@ mod clock;
 mod counted;
 mod health;
 mod served;
+mod silence;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,9 +18,12 @@ use std::time::Duration;
 
 use crate::failure::{Blame, Reason};
 
-pub use counted::Counted;
+#[cfg(test)]
+pub(crate) use clock::pass;
+pub use counted::{Counted, Standing};
 pub use health::Health;
 pub use served::Served;
+pub use silence::Silence;
 
 /// How long the last observed time to first byte speaks for an idle engine.
 const TTFT_TRUSTED_MS: u64 = 5_000;
@@ -50,11 +54,19 @@ pub struct Endpoint {
     leases: AtomicU32,
     /// Requests promised to it whose body is still on its way.
     reservations: AtomicU32,
+    /// Those of `leases` that wait for the engine to begin its answer.
+    waiting: AtomicU32,
     /// Decayed time to first byte in µs; 0 until the first answer.
     ttft_us: AtomicU64,
     /// When it was last observed, in ms of [`clock::now_ms`].
     observed_ms: AtomicU64,
+    /// Decayed maximum of the time to first byte in µs.
+    slowest_us: AtomicU64,
     pub health: Health,
+    /// Toward ourselves: ended by bytes of a body, ours or, as the kernel sees them, of a stream of others.
+    pub silence: Silence,
+    /// Toward others: ended by any bytes.
+    pub silence_to_others: Silence,
     /// What the kernel sees of others at the same engine.
     pub counted: Counted,
     pub served: Served,
@@ -69,9 +81,13 @@ impl Endpoint {
             label,
             leases: AtomicU32::new(0),
             reservations: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
             ttft_us: AtomicU64::new(0),
             observed_ms: AtomicU64::new(0),
+            slowest_us: AtomicU64::new(0),
             health: Health::default(),
+            silence: Silence::default(),
+            silence_to_others: Silence::default(),
             counted: Counted::default(),
             served: Served::default(),
         }
@@ -89,6 +105,12 @@ impl Endpoint {
         self.reservations.load(Relaxed)
     }
 
+    /// What picking takes for the load: our own requests, and those of others as the kernel sees them.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        u64::from(self.leases()) + u64::from(self.reservations()) + u64::from(self.counted.foreign_busy())
+    }
+
     /// Decayed time to first byte; `None` until the engine has answered once, and again when that is too long ago
     /// to speak for an idle engine: one slow start must not keep it from ever being asked again.
     #[must_use]
@@ -96,6 +118,49 @@ impl Endpoint {
         let us = self.ttft_us.load(Relaxed);
         let stale = || clock::now_ms().saturating_sub(self.observed_ms.load(Relaxed)) > TTFT_TRUSTED_MS;
         if us == 0 || (self.leases() == 0 && stale()) { None } else { Some(Duration::from_micros(us)) }
+    }
+
+    /// The longest of the last few dozen times to first byte, whatever their age; `None` until the first.
+    #[must_use]
+    pub fn slowest_ttft(&self) -> Option<Duration> {
+        let us = self.slowest_us.load(Relaxed);
+        (us != 0).then(|| Duration::from_micros(us))
+    }
+
+    /// Takes down who waits for the engine to begin an answer, and what the kernel has seen it say; for the control side,
+    /// a few times a second. Answers that have begun are left out: their clients may be the slow ones.
+    pub fn listen(&self) {
+        self.silence.ask(self.waiting() > 0);
+        self.silence_to_others.ask(self.counted.foreign_busy() > 0);
+        if let Some((counts, true)) = self.counted.read() {
+            counts.stream_age.iter().for_each(|ago| self.silence.ended(*ago));
+            counts.answer_age.iter().for_each(|ago| self.silence_to_others.ended(*ago));
+        }
+        self.silence_to_others.ended_with(&self.silence);
+    }
+
+    /// For how long the engine has been silent to us or, where we want nothing of it, to others; `None` where nobody waits.
+    #[must_use]
+    pub fn silent(&self) -> Option<Duration> {
+        self.silence.duration().or_else(|| self.silence_to_others.duration())
+    }
+
+    fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Whether a picker may choose the endpoint, as [`Health::admits`]; while a request of ours waits for one that hangs,
+    /// it is trial enough.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        let is_tried = self.health.is_hung() && (self.waiting() > 0 || self.reservations() > 0);
+        !is_tried && self.health.admits()
+    }
+
+    /// Whether it has said something since it was judged to hang.
+    #[must_use]
+    pub fn speaks_again(&self) -> bool {
+        self.silence.heard_ms() > self.health.hung_ms()
     }
 
     /// Takes one answer's time to first byte into the decayed figure (weight 1/8, as RFC 6298 does for SRTT).
@@ -107,6 +172,8 @@ impl Endpoint {
             old => (old - old / 8 + sample / 8).max(1),
         };
         self.ttft_us.store(decayed, Relaxed);
+        let slowest = self.slowest_us.load(Relaxed);
+        self.slowest_us.store(sample.max(slowest - slowest / 32), Relaxed);
         self.observed_ms.store(clock::now_ms(), Relaxed);
     }
 
@@ -136,7 +203,7 @@ impl Endpoint {
     #[must_use]
     pub fn reserve(self: &Arc<Self>) -> Lease {
         self.reservations.fetch_add(1, Relaxed);
-        Lease { endpoint: self.clone(), whole: false }
+        Lease { endpoint: self.clone(), whole: false, begun: false, waits: false }
     }
 }
 
@@ -145,6 +212,9 @@ impl Endpoint {
 pub struct Lease {
     endpoint: Arc<Endpoint>,
     whole: bool,
+    begun: bool,
+    /// Whether it is one of those that wait for the engine.
+    waits: bool,
 }
 
 impl Lease {
@@ -159,6 +229,25 @@ impl Lease {
             self.whole = true;
             self.endpoint.leases.fetch_add(1, Relaxed);
             self.endpoint.reservations.fetch_sub(1, Relaxed);
+            if !self.begun {
+                self.wait();
+            }
+        }
+    }
+
+    /// The engine has begun to answer.
+    pub fn begin(&mut self) {
+        self.begun = true;
+        if std::mem::take(&mut self.waits) {
+            self.endpoint.waiting.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Something of the answer is needed, and the engine has not sent it.
+    pub fn wait(&mut self) {
+        if self.whole && !self.waits {
+            self.waits = true;
+            self.endpoint.waiting.fetch_add(1, Relaxed);
         }
     }
 }
@@ -167,6 +256,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let counter = if self.whole { &self.endpoint.leases } else { &self.endpoint.reservations };
         counter.fetch_sub(1, Relaxed);
+        self.begin();
     }
 }
 
@@ -189,6 +279,25 @@ mod tests {
         drop(lease);
         drop(endpoint.reserve());
         assert_eq!((endpoint.leases(), endpoint.reservations()), (0, 0));
+    }
+
+    #[test]
+    fn a_whole_request_waits_until_the_answer_has_begun() {
+        let endpoint = endpoint();
+        let (mut early, mut late) = (endpoint.reserve(), endpoint.reserve());
+        early.begin();
+        early.commit();
+        assert_eq!(endpoint.waiting(), 0);
+        early.wait();
+        early.wait();
+        assert_eq!(endpoint.waiting(), 1);
+        late.commit();
+        assert_eq!(endpoint.waiting(), 2);
+        early.begin();
+        early.begin();
+        assert_eq!(endpoint.waiting(), 1);
+        drop((early, late));
+        assert_eq!(endpoint.waiting(), 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod sys;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
 
@@ -100,10 +100,53 @@ pub struct EndpointCounts {
     /// Since bytes of a request last moved, to within the time between two reads.
     pub request_age: Option<Duration>,
     pub answer_age: Option<Duration>,
+    /// The same for bytes that followed no request: of an answer that goes on. The head of an answer, and what a probe is
+    /// told, may come from an engine whose model hangs.
+    pub stream_age: Option<Duration>,
     /// Connections in `open` that are older than the counting, found by sock_diag.
     pub older: u32,
     /// Connections that the programs count and cannot be found, or the other way round; 0 when all is well.
     pub drift: i32,
+}
+
+/// No message is shorter: `HTTP/1.1`.
+const LEAST_MESSAGE: u64 = 8;
+
+impl EndpointCounts {
+    /// Whether requests and answers have moved between two reads. The engine's kernel takes connections and ends them
+    /// without it: a SYN or FIN counts as a byte, and is now and then seen one read before the connection it belongs to.
+    fn moved_since(&self, last: &Self) -> (bool, bool) {
+        let grown = |of: fn(&Self) -> u64| of(self).saturating_sub(of(last));
+        let ends = grown(|counts| counts.opened_total) + grown(|counts| counts.closed_total);
+        let moved = |bytes: u64| bytes >= ends + LEAST_MESSAGE;
+        (moved(grown(|counts| counts.request_bytes_total)), moved(grown(|counts| counts.answer_bytes_total)))
+    }
+}
+
+/// When an endpoint's bytes last moved.
+#[derive(Debug, Default)]
+struct Ages {
+    requested: Option<Instant>,
+    answered: Option<Instant>,
+    streamed: Option<Instant>,
+    /// At the read before.
+    just_requested: bool,
+}
+
+impl Ages {
+    fn take(&mut self, counts: &mut EndpointCounts, last: &EndpointCounts) {
+        let (requested, answered) = counts.moved_since(last);
+        let now = Instant::now();
+        let age = |at: &mut Option<Instant>, moved: bool| {
+            *at = if moved { Some(now) } else { *at };
+            at.map(|at| now.saturating_duration_since(at))
+        };
+        counts.request_age = age(&mut self.requested, requested);
+        counts.answer_age = age(&mut self.answered, answered);
+        let streams = answered && !requested && !self.just_requested;
+        counts.stream_age = age(&mut self.streamed, streams);
+        self.just_requested = requested;
+    }
 }
 
 /// A source of counts. Belongs to one thread of the control side, which reads it ten times a second.
@@ -188,6 +231,38 @@ mod tests {
         let stand = stand(Wanted::Off).unwrap();
         assert_eq!((stand.rung, stand.source.is_none()), (Rung::Userspace, true));
         assert!(super::stand(Wanted::Full).err().unwrap().contains("--kernel auto"));
+    }
+
+    #[test]
+    fn connections_that_come_and_go_are_no_answer() {
+        let last = EndpointCounts { answer_bytes_total: 900, opened_total: 3, ..EndpointCounts::default() };
+        let after = |bytes: u64, opened: u64, closed_total| {
+            let (answer_bytes_total, opened_total) = (900 + bytes, 3 + opened);
+            EndpointCounts { answer_bytes_total, opened_total, closed_total, ..last }.moved_since(&last).1
+        };
+        assert!(!after(0, 0, 0) && !after(2, 0, 0) && !after(40, 20, 20));
+        assert!(after(8, 0, 0) && after(500, 20, 20));
+    }
+
+    #[test]
+    fn a_head_that_follows_a_request_is_no_stream() {
+        let mut ages = Ages::default();
+        let mut last = EndpointCounts::default();
+        let mut streams = |request: u64, answer: u64| {
+            let mut counts = EndpointCounts {
+                request_bytes_total: last.request_bytes_total + request,
+                answer_bytes_total: last.answer_bytes_total + answer,
+                ..EndpointCounts::default()
+            };
+            ages.take(&mut counts, &last);
+            last = counts;
+            (counts.answer_age.is_some(), counts.stream_age.is_some())
+        };
+        assert_eq!(streams(300, 0), (false, false));
+        assert_eq!(streams(0, 200), (true, false));
+        assert_eq!(streams(300, 200), (true, false));
+        assert_eq!(streams(0, 0), (true, false));
+        assert_eq!(streams(0, 40), (true, true));
     }
 
     #[test]

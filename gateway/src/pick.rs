@@ -4,13 +4,15 @@
 
 #![forbid(unsafe_code)]
 
-mod two_choices;
+mod hot_cold;
+#[cfg(test)]
+mod simulation;
 
 use std::sync::Arc;
 
 use crate::endpoint::{Endpoint, Lease};
 
-pub use two_choices::TwoChoices;
+pub use hot_cold::{HotCold, is_hot};
 
 pub trait Picker: Send + Sync {
     /// Chooses among the endpoints that this request has not tried, and reserves there at once, so that a burst

@@ -80,6 +80,8 @@ impl Relay {
             trailers: BytesMut::new(),
             patience: Patience::new(limits),
         };
+        // Until the client's side asks for its body.
+        relay.lease.iter_mut().for_each(Lease::begin);
         if relay.framing.is_done() {
             relay.finish();
         }
@@ -123,13 +125,21 @@ impl Relay {
                 }
             }
             match connection.poll_fill(cx) {
-                Poll::Ready(Ok(n)) if n > 0 => self.patience.renew(),
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    self.patience.renew();
+                    self.endpoint.silence.end();
+                }
                 Poll::Ready(ended) => {
                     if let Err(failure) = self.end_of_input(ended.is_ok()) {
                         return Poll::Ready(Some(Err(failure)));
                     }
                 }
-                Poll::Pending => return self.patience.poll(cx).map(|failure| Some(Err(failure))),
+                Poll::Pending => {
+                    if !self.begun {
+                        self.lease.iter_mut().for_each(Lease::wait);
+                    }
+                    return self.patience.poll(cx).map(|failure| Some(Err(failure)));
+                }
             }
         }
     }
@@ -162,6 +172,8 @@ impl Relay {
                 let chunk = connection.inbox.split_to(n);
                 if !self.begun {
                     self.begun = true;
+                    self.lease.iter_mut().for_each(Lease::begin);
+                    self.endpoint.silence.end();
                     entry.first_byte();
                     if let Some(sent) = self.sent {
                         self.endpoint.observe_ttft(sent.elapsed());

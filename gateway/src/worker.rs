@@ -23,7 +23,7 @@ use self::flag::Flag;
 use crate::admit::Budget;
 use crate::forward::Connections;
 use crate::ledger::{self, Ledger, RefusedConnection};
-use crate::pick::TwoChoices;
+use crate::pick::HotCold;
 use crate::route::{OpenConnections, Tables};
 
 /// How long the last answers may take to leave after the drain's end.
@@ -87,7 +87,7 @@ pub fn start(index: usize, shared: Shared) -> io::Result<Handle> {
 pub struct Worker {
     pub shared: Shared,
     pub engines: Rc<Connections>,
-    pub picker: TwoChoices,
+    pub picker: HotCold,
     connections: Cell<u32>,
     /// Told when the last connection has gone.
     idle: Notify,
@@ -103,7 +103,7 @@ impl Worker {
         Rc::new(Self {
             shared,
             engines: Rc::default(),
-            picker: TwoChoices,
+            picker: HotCold,
             connections: Cell::new(0),
             idle: Notify::new(),
             starved: Cell::default(),

@@ -120,7 +120,7 @@ impl Engine {
         self.inner.behaviour.send_replace(behaviour);
     }
 
-    /// Lets one more event of a [`Behaviour::Stepped`] stream go.
+    /// Lets one more event of a [`Behaviour::Stepped`] stream go, or one [`Behaviour::Held`] answer.
     pub fn step(&self) {
         self.steps(1);
     }

@@ -1,5 +1,7 @@
 extern crate std;
 
+use std::vec::Vec;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -10,7 +12,7 @@ fn socket(side: Side) -> Socket {
 
 /// A gateway's clock starts long after 0, which means never.
 const START: u64 = 1_000_000_000_000;
-const WINDOW: u64 = BUSY_WINDOW_NS;
+const LOOK: u64 = 100_000_000;
 
 #[test]
 fn nothing_has_padding_that_would_carry_kernel_memory_out_or_make_keys_differ() {
@@ -18,7 +20,7 @@ fn nothing_has_padding_that_would_carry_kernel_memory_out_or_make_keys_differ() 
     assert_eq!(size_of::<Own>(), 16 + 4 + 2 + 2);
     assert_eq!(size_of::<Entry>(), 8);
     assert_eq!(size_of::<Row>(), 64);
-    assert_eq!(size_of::<Socket>(), 8 + 8 + 4 + 4 + 5 * 8);
+    assert_eq!(size_of::<Socket>(), 8 + 8 + 4 + 4 + 7 * 8);
     assert_eq!(size_of::<Sight>(), 8 + 4 + 4 + 8 + 8 + 4 + 4);
 }
 
@@ -69,8 +71,40 @@ fn an_engines_end_waits_from_the_first_request_byte_to_the_first_acknowledged_an
     socket.look(&Look { received: 150, sent: 10, ..Look::default() }, START + 1);
     assert!(socket.is_waiting());
     socket.acknowledged(150, 2_150, 2_150);
-    assert!(!socket.is_waiting() && socket.is_busy(START + WINDOW));
-    assert!(!socket.is_busy(START + WINDOW + 2));
+    assert!(!socket.is_waiting() && !socket.is_busy(START + 1));
+}
+
+/// Which of ten looks find a connection busy that was asked before the first, if an answer's bytes move before `moving`.
+fn busy_looks(side: Side, moving: &[u64]) -> Vec<u64> {
+    let mut socket = socket(side);
+    let (mut request, mut answer) = (100, 0);
+    let mut busy = Vec::new();
+    for look in 0..10 {
+        answer += if moving.contains(&look) { 50 } else { 0 };
+        let (received, sent) = if side == Side::Passive { (request, answer) } else { (answer, request) };
+        if answer > 0 {
+            // What waits is another test's matter.
+            socket.acknowledged(if side == Side::Passive { received } else { 0 }, 0, 0);
+        }
+        socket.look(&Look { received, sent, ..Look::default() }, START + look * LOOK);
+        if socket.answers > 0 && socket.is_busy(START + look * LOOK) {
+            busy.push(look);
+        }
+        // The next request of a kept connection, long after.
+        request += if look == 8 { 100 } else { 0 };
+    }
+    busy
+}
+
+#[test]
+fn a_stream_is_busy_until_it_pauses_longer_than_it_did_and_an_answer_in_one_go_never() {
+    for side in [Side::Passive, Side::Active] {
+        assert_eq!(busy_looks(side, &[1]), []);
+        assert_eq!(busy_looks(side, &[0, 9]), [], "two answers in one go");
+        assert_eq!(busy_looks(side, &[1, 2, 3, 4]), [2, 3, 4]);
+        assert_eq!(busy_looks(side, &[0, 2, 4]), [2, 3, 4, 5], "slow tokens");
+        assert_eq!(busy_looks(side, &[0, 6, 7]), [6, 7, 8], "a long prefill after the head");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::text::Kind::{self, Counter, Gauge};
 use super::text::{Page, seconds};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Standing};
 use crate::kernel::EndpointCounts;
 
 type Family = (&'static str, Kind, &'static str, fn(&EndpointCounts) -> f64);
@@ -87,9 +87,13 @@ pub(super) fn families(page: &mut Page, endpoints: &BTreeMap<(String, &str), &Ar
     let mut believed = page.family(
         "penstock_endpoint_kernel_believed",
         Gauge,
-        "0 while the counts drift, and foreign load is taken for none.",
+        "0 while the counts drift or are old, and foreign load is taken for none.",
     );
-    for ((pool, label), (_, is_believed)) in &read {
-        believed.sample(&[("pool", pool), ("endpoint", label)], u8::from(*is_believed));
+    for ((pool, label), endpoint) in endpoints {
+        let standing = endpoint.counted.standing();
+        if standing != Standing::Uncounted {
+            let is_believed = u8::from(standing == Standing::Believed);
+            believed.sample(&[("pool", pool), ("endpoint", label)], is_believed);
+        }
     }
 }

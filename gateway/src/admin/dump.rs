@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::endpoint::Endpoint;
+use super::status::StatusReading;
+use crate::endpoint::{Endpoint, Standing};
 use crate::inspect::MODEL_HEADER;
+use crate::pick::is_hot;
 use crate::snapshot::{
     Destination, Filters, HeaderEdit, Hostname, Listener, Match, PathMatch, Pool, Rule, Snapshot, Target,
     ValueMatch,
 };
 
-pub(super) fn snapshot(snapshot: &Snapshot) -> Value {
+pub(super) fn snapshot(snapshot: &Snapshot, status: &StatusReading) -> Value {
     json!({
         "generation": snapshot.generation,
+        "kernel": { "rung": status.rung, "reason": status.rung_reason },
         "listeners": list(&snapshot.listeners, |each| listener(each)),
         "pools": list(&snapshot.pools, |each| pool(each)),
     })
@@ -136,34 +139,46 @@ fn pool(pool: &Pool) -> Value {
             "criticality": format!("{:?}", model.criticality),
             "targets": list(&model.targets, |target| json!({ "name": *target.name, "weight": target.weight })),
         })),
-        "endpoints": list(&pool.endpoints, endpoint),
+        "endpoints": list(&pool.endpoints, |each| endpoint(each, pool)),
     })
 }
 
 /// Each term of what picking takes for the load, and who says so.
 fn load(endpoint: &Endpoint) -> Value {
-    let (from, counts) = match endpoint.counted.read() {
-        Some((counts, true)) => ("kernel", Some(counts)),
-        Some((counts, false)) => ("nobody: the kernel's counts drift", Some(counts)),
-        None => ("nobody: the kernel does not count", None),
+    let counts = endpoint.counted.read().map(|(counts, _)| counts);
+    let from = match endpoint.counted.standing() {
+        Standing::Believed => "kernel",
+        Standing::Drifting => "nobody: the kernel's counts drift",
+        Standing::Stale => "nobody: the kernel's counts are old",
+        Standing::Uncounted => "nobody: the kernel does not count",
     };
     json!({
+        "requests": endpoint.load(),
         "leases": { "requests": endpoint.leases(), "from": "gateway" },
         "reservations": { "requests": endpoint.reservations(), "from": "gateway" },
-        "foreign_busy": { "requests": endpoint.counted.foreign_busy(), "from": from },
+        "foreign_busy": {
+            "requests": endpoint.counted.foreign_busy(),
+            "from": from,
+            "counted": counts.map(|counts| counts.foreign_busy),
+            "drift": counts.map(|counts| counts.drift),
+        },
         "foreign_open": counts.map(|counts| counts.foreign_open),
         "request_age_s": counts.and_then(|counts| counts.request_age).map(|age| age.as_secs_f64()),
+        "stream_age_s": counts.and_then(|counts| counts.stream_age).map(|age| age.as_secs_f64()),
         "answer_age_s": counts.and_then(|counts| counts.answer_age).map(|age| age.as_secs_f64()),
     })
 }
 
-fn endpoint(endpoint: &Arc<Endpoint>) -> Value {
+fn endpoint(endpoint: &Arc<Endpoint>, pool: &Pool) -> Value {
     json!({
         "address": *endpoint.label,
         "leases": endpoint.leases(),
         "reservations": endpoint.reservations(),
         "load": load(endpoint),
         "ttft_s": endpoint.ttft().map(|ttft| ttft.as_secs_f64()),
+        "hot": is_hot(endpoint, &pool.endpoints),
+        "hung": endpoint.health.is_hung(),
+        "silent_s": endpoint.silent().map(|silent| silent.as_secs_f64()),
         "ejected": endpoint.health.is_ejected(),
         "ejections": endpoint.health.ejections(),
     })

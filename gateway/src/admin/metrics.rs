@@ -113,7 +113,7 @@ fn endpoints(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     type Pick = fn(&Endpoint) -> Option<f64>;
-    let families: [(_, _, _, Pick); 5] = [
+    let families: [(_, _, _, Pick); 6] = [
         (
             "penstock_endpoint_leases",
             Gauge,
@@ -135,8 +135,14 @@ fn endpoints(page: &mut Page, snapshot: &Snapshot) {
         (
             "penstock_endpoint_ejected",
             Gauge,
-            "1 while the endpoint is left alone because it failed in a row.",
+            "1 while the endpoint is left alone because it failed in a row, or hangs.",
             |endpoint| Some(u8::from(endpoint.health.is_ejected()).into()),
+        ),
+        (
+            "penstock_endpoint_hung",
+            Gauge,
+            "1 while it is left alone because it is asked and silent and its peers answer.",
+            |endpoint| Some(u8::from(endpoint.health.is_hung()).into()),
         ),
         ("penstock_endpoint_ejections_total", Counter, "How often it was ejected.", |endpoint| {
             Some(endpoint.health.ejections() as f64)

@@ -188,6 +188,10 @@ async fn the_snapshot_shows_live_loads_and_no_secret() {
     assert_eq!(listener["rules"][rule]["destinations"][1]["invalid"], "no such pool");
     let endpoint = &body["pools"][0]["endpoints"][0];
     assert_eq!((&endpoint["reservations"], &endpoint["ttft_s"]), (&json!(1), &json!(0.25)));
+    assert_eq!((&endpoint["load"]["requests"], &endpoint["hot"]), (&json!(1), &json!(false)));
+    assert_eq!((&endpoint["hung"], &endpoint["silent_s"]), (&json!(false), &Value::Null));
+    assert_eq!(endpoint["load"]["foreign_busy"]["from"], "nobody: the kernel does not count");
+    assert_eq!(body["kernel"]["reason"], "not tried yet");
     assert_eq!((&endpoint["ejected"], &endpoint["ejections"]), (&json!(true), &json!(1)));
     assert_eq!(body["pools"][0]["models"][0]["targets"][0]["name"], "qwen-v2");
 }
@@ -270,6 +274,7 @@ async fn metrics_hold_every_family_and_no_series_twice() {
         "endpoint_reservations",
         "endpoint_ttft_seconds",
         "endpoint_ejected",
+        "endpoint_hung",
         "endpoint_ejections_total",
         "connections",
         "connections_total",

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -106,9 +107,9 @@ impl Reader {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let began = Instant::now();
+            let began = cpu_time();
             let read = self.read(&mut counts);
-            let pause = READ.max(began.elapsed() * SHARE);
+            let pause = READ.max(cpu_time().saturating_sub(began) * SHARE);
             if let Some(done) = wanted {
                 // Who asked may have stopped waiting.
                 let _ = done.send(());
@@ -152,6 +153,12 @@ impl Reader {
         }
         self.disbelieved = disbelieved;
     }
+}
+
+/// What this thread has had of a core; time on the clock would make a busy host look like a slow kernel.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -11,6 +11,19 @@ const FRESH_MS: u64 = 2_000;
 /// A drift of shorter duration is two readings of one change.
 const DRIFT_MS: u64 = 2_000;
 
+/// What the kernel's counts are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There never were any.
+    Uncounted,
+    /// None came of late.
+    Stale,
+    /// They stay apart from what can be found.
+    Drifting,
+    /// Picking goes by them.
+    Believed,
+}
+
 /// The last counts, and whether they are to be believed.
 #[derive(Debug, Default)]
 pub struct Counted {
@@ -62,6 +75,16 @@ impl Counted {
         self.is_fresh(now_ms).then(|| (last.counts, !drifts(last.drifts_ms, now_ms)))
     }
 
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.read() {
+            Some((_, true)) => Standing::Believed,
+            Some((_, false)) => Standing::Drifting,
+            None if self.came_ms.load(Relaxed) != 0 => Standing::Stale,
+            None => Standing::Uncounted,
+        }
+    }
+
     fn is_fresh(&self, now_ms: u64) -> bool {
         let came_ms = self.came_ms.load(Relaxed);
         came_ms != 0 && now_ms.saturating_sub(came_ms) <= FRESH_MS
@@ -74,10 +97,28 @@ fn drifts(since_ms: Option<u64>, now_ms: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::endpoint::pass;
 
     fn busy(foreign_busy: u32, drift: i32) -> EndpointCounts {
         EndpointCounts { foreign_busy, drift, ..EndpointCounts::default() }
+    }
+
+    #[test]
+    fn counts_stand_as_they_come_drift_and_grow_old() {
+        let counted = Counted::default();
+        assert_eq!(counted.standing(), Standing::Uncounted);
+        counted.publish(busy(3, 0));
+        assert_eq!((counted.standing(), counted.foreign_busy()), (Standing::Believed, 3));
+        counted.publish(busy(3, 1));
+        pass(Duration::from_secs(2));
+        counted.publish(busy(3, 1));
+        assert_eq!((counted.standing(), counted.foreign_busy()), (Standing::Drifting, 0));
+        counted.publish(busy(3, 0));
+        pass(Duration::from_millis(FRESH_MS + 1));
+        assert_eq!((counted.standing(), counted.foreign_busy()), (Standing::Stale, 0));
     }
 
     #[test]

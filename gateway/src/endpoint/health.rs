@@ -1,5 +1,5 @@
-//! An endpoint that fails in a row is left alone for a while (ejected), then tried with one request at a time
-//! until it answers (restored).
+//! An endpoint that fails in a row, or hangs, is left alone for a while (ejected), then tried with one request at a
+//! time until it answers (restored).
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Health {
     streak: AtomicU32,
     /// Whether the one request that tries an ejected endpoint is out.
     trial: AtomicBool,
+    /// When it was last judged to hang, in ms of [`now_ms`]; 0: it does not.
+    hung_ms: AtomicU64,
     ejections: AtomicU64,
 }
 
@@ -51,6 +53,16 @@ impl Health {
         self.ejected_until_ms.load(Relaxed) != 0
     }
 
+    /// Whether it is left alone because it hangs.
+    #[must_use]
+    pub fn is_hung(&self) -> bool {
+        self.hung_ms() != 0
+    }
+
+    pub(super) fn hung_ms(&self) -> u64 {
+        self.hung_ms.load(Relaxed)
+    }
+
     /// How often the endpoint has been ejected.
     #[must_use]
     pub fn ejections(&self) -> u64 {
@@ -66,6 +78,7 @@ impl Health {
         self.failures.store(0, Relaxed);
         self.streak.store(0, Relaxed);
         self.trial.store(false, Relaxed);
+        self.hung_ms.store(0, Relaxed);
         self.ejected_until_ms.swap(0, Relaxed) != 0
     }
 
@@ -78,9 +91,31 @@ impl Health {
         if failures < FAILURES_TO_EJECT || (until != 0 && !trial) {
             return None;
         }
+        self.eject(until)
+    }
+
+    /// The engine is asked and says nothing. Returns for how long that ejects it, if it does; the ejection of one that
+    /// hangs already begins anew, so that it runs from when nobody asks any more.
+    pub fn hangs(&self) -> Option<Duration> {
+        let until = self.ejected_until_ms.load(Relaxed);
+        let trial = self.trial.swap(false, Relaxed);
+        if until != 0 && !trial {
+            if self.is_hung() {
+                let again =
+                    now_ms() + ejection(self.streak.load(Relaxed).saturating_sub(1)).as_millis() as u64;
+                // Lost where the endpoint is restored meanwhile.
+                let _ = self.ejected_until_ms.compare_exchange(until, again, Relaxed, Relaxed);
+            }
+            return None;
+        }
+        self.hung_ms.store(now_ms(), Relaxed);
+        self.eject(until)
+    }
+
+    /// Of two that see the same incident, one ejects.
+    fn eject(&self, until: u64) -> Option<Duration> {
         let ejection = ejection(self.streak.load(Relaxed));
         let ejected = now_ms() + ejection.as_millis() as u64;
-        // Of two workers that see the same incident, one ejects.
         self.ejected_until_ms.compare_exchange(until, ejected, Relaxed, Relaxed).ok()?;
         self.streak.fetch_add(1, Relaxed);
         self.ejections.fetch_add(1, Relaxed);
@@ -135,6 +170,20 @@ mod tests {
             lasted.extend(health.failed().map(|ejection| ejection.as_secs()));
         }
         assert_eq!(lasted, [2, 4, 8, 16, 30, 30, 30, 30]);
+    }
+
+    #[test]
+    fn one_that_hangs_is_left_alone_until_its_ejection_ran_out_in_peace() {
+        let health = Health::default();
+        assert_eq!(health.hangs(), Some(FIRST_EJECTION));
+        run_out(&health);
+        assert_eq!(health.hangs(), None);
+        assert!(health.is_hung() && !health.admits());
+        run_out(&health);
+        assert!(health.admits());
+        assert_eq!(health.hangs(), Some(2 * FIRST_EJECTION));
+        assert!(health.succeeded());
+        assert!(!health.is_hung() && health.admits());
     }
 
     #[test]

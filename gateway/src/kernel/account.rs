@@ -142,13 +142,12 @@ impl Counts for Account {
             self.table.listen_anywhere(&any)?;
             self.older.learned = Some(Instant::now());
         }
-        let now_ns = look::now_ns();
         let sights = self.older.look(&mut self.look)?;
         let number = self.seat.as_ref().map_or(0, |seat| seat.number);
         counts.clear();
         for (n, figures) in self.figures.iter_mut().enumerate() {
             let older = self.older.found.iter().filter(|found| found.endpoint == n);
-            counts.push(figures.take(&self.rows, &sights, older, number, now_ns));
+            counts.push(figures.take(&self.rows, &sights, older, number));
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use penstock_common::account::{Ip, Side};
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::{BUSY_WINDOW, Counts, EndpointCounts, own, sys, wire};
+use super::{Ages, BUSY_WINDOW, Counts, EndpointCounts, own, sys, wire};
 use wire::{Info, Listed, Part};
 
 /// The kernel answers a dump at once; a longer silence is an error.
@@ -173,8 +173,7 @@ struct Totals {
     passive_seen: bool,
     counts: EndpointCounts,
     ended: (u64, u64, u64),
-    requested: Option<Instant>,
-    answered: Option<Instant>,
+    ages: Ages,
 }
 
 /// The rung of sock_diag alone.
@@ -291,14 +290,7 @@ impl Totals {
         counts.answer_bytes_total = last.answer_bytes_total.max(self.ended.1 + sum(|s| s.bytes().1));
         counts.retransmits_total =
             last.retransmits_total.max(self.ended.2 + sum(|s| u64::from(s.info.retransmits)));
-        if counts.request_bytes_total > last.request_bytes_total {
-            self.requested = Some(Instant::now());
-        }
-        if counts.answer_bytes_total > last.answer_bytes_total {
-            self.answered = Some(Instant::now());
-        }
-        counts.request_age = self.requested.map(|at| at.elapsed());
-        counts.answer_age = self.answered.map(|at| at.elapsed());
+        self.ages.take(counts, &last);
         self.live = now;
         *counts
     }

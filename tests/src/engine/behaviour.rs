@@ -21,6 +21,8 @@ pub enum Behaviour {
     ClosesKept,
     /// Takes the request and never answers.
     Hangs,
+    /// Takes the request and answers it when the test calls `step`.
+    Held,
     /// Waits before the answer.
     Slow(Duration),
     ResetsAtAccept,

@@ -107,6 +107,10 @@ impl Turn<'_> {
                 self.socket.write_all(&bytes).await?;
                 Ok(then)
             }
+            Behaviour::Held => {
+                self.engine.stepped().await;
+                self.proper(&seen, &Behaviour::Normal).await
+            }
             Behaviour::Slow(wait) => {
                 sleep(wait).await;
                 self.proper(&seen, &Behaviour::Normal).await

@@ -14,6 +14,7 @@ mod engines;
 mod first_steps;
 mod foreign_load;
 mod h2;
+mod hung;
 mod models;
 mod operators;
 mod privileges;

@@ -1,13 +1,12 @@
 //! One endpoint's figures, out of the rows, the look and the list of older connections.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use penstock_common::account::{OWNERS, Row, Side, Sight};
 
-use crate::kernel::EndpointCounts;
 use crate::kernel::diag::{Found, mean};
 use crate::kernel::sys::Rows;
+use crate::kernel::{Ages, EndpointCounts};
 
 /// What is carried from one read to the next.
 pub(super) struct Figures {
@@ -17,8 +16,7 @@ pub(super) struct Figures {
     last: EndpointCounts,
     /// What the rows had more than the look, at the last read.
     ahead: i64,
-    requested_ns: Option<u64>,
-    answered_ns: Option<u64>,
+    ages: Ages,
 }
 
 impl Figures {
@@ -29,8 +27,7 @@ impl Figures {
             passive_seen: false,
             last: EndpointCounts::default(),
             ahead: 0,
-            requested_ns: None,
-            answered_ns: None,
+            ages: Ages::default(),
         }
     }
 
@@ -41,7 +38,6 @@ impl Figures {
         sights: &[Sight],
         older: impl Iterator<Item = &'a Found> + Clone,
         number: u8,
-        now_ns: u64,
     ) -> EndpointCounts {
         let side = self.side(rows, older.clone());
         let older = older.filter(move |found| found.side == side);
@@ -70,7 +66,7 @@ impl Figures {
         let retransmits = seen(|s| u64::from(s.look.retransmits)).wrapping_add_signed(sum.retransmits);
 
         let opened_total = sum.opened.max(0).cast_unsigned();
-        let counts = EndpointCounts {
+        let mut counts = EndpointCounts {
             open,
             foreign_open,
             foreign_busy: u32::try_from(busy).unwrap_or(u32::MAX).min(foreign_open),
@@ -85,17 +81,13 @@ impl Figures {
             answer_bytes_total: (answer + old_bytes.1).max(last.answer_bytes_total),
             request_age: None,
             answer_age: None,
+            stream_age: None,
             older: old,
             drift: self.drift(i64::from(counted) - sights.len() as i64),
         };
+        self.ages.take(&mut counts, &last);
         self.last = counts;
-        let age = |at: &mut Option<u64>, moved: bool| {
-            *at = if moved { Some(now_ns) } else { *at };
-            at.map(|at| Duration::from_nanos(now_ns.saturating_sub(at)))
-        };
-        let request_age = age(&mut self.requested_ns, counts.request_bytes_total > last.request_bytes_total);
-        let answer_age = age(&mut self.answered_ns, counts.answer_bytes_total > last.answer_bytes_total);
-        EndpointCounts { request_age, answer_age, ..counts }
+        counts
     }
 
     /// What stays apart over two reads: the rows and the look are not read at one moment.
