@@ -13,6 +13,7 @@ pub(crate) mod load;
 mod measure;
 mod peers;
 mod plot;
+mod ports;
 mod ready;
 mod report;
 mod rounds;
@@ -115,9 +116,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 async fn all(bench: &Bench, arguments: &Arguments, peers: &[&'static peers::Peer]) -> Result<report::Results> {
     let named = |name: &str| arguments.cases.iter().any(|case| case == name);
-    let load = CASES.iter().filter(|case| arguments.cases.is_empty() || named(case.name));
+    let load: Vec<_> = CASES.iter().filter(|case| arguments.cases.is_empty() || named(case.name)).collect();
     let mut results = report::Results::new(bench, arguments.cores == Cores::Shared, peers);
-    rounds::run(bench, &load.collect::<Vec<_>>(), peers, &mut results).await?;
+    rounds::run(bench, &load, peers, &mut results).await?;
     if named(BYPASS) || arguments.quick && arguments.cases.is_empty() {
         bypass::run(bench, &mut results).await?;
     }

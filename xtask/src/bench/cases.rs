@@ -47,7 +47,7 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    const fn plain(name: &'static str, unit: &'static str, digits: usize) -> Self {
+    pub(crate) const fn plain(name: &'static str, unit: &'static str, digits: usize) -> Self {
         Self { name, unit, digits, added: false }
     }
 
@@ -79,7 +79,7 @@ pub(crate) struct Point {
 
 impl Point {
     /// Both pools asked in turn, in a closed loop on kept connections.
-    fn closed(label: impl Into<String>, bytes: usize, place: Place, connections: usize) -> Self {
+    pub(crate) fn closed(label: impl Into<String>, bytes: usize, place: Place, connections: usize) -> Self {
         Self {
             label: label.into(),
             x: None,

@@ -6,7 +6,7 @@ mod envoy;
 mod haproxy;
 mod nginx;
 mod nginx_lua;
-mod penstock;
+pub(crate) mod penstock;
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
@@ -107,7 +107,7 @@ impl Peer {
         let said = site.folder.join("stderr.log");
         command.stdin(Stdio::null()).stderr(File::create(&said)?);
         let child = spawn_on(command, &site.cores)?;
-        let mut running = Running { child: Some(child), targets: [site.listen; 2] };
+        let mut running = Running::new(child, site.listen);
         for pool in Pool::BOTH {
             let ask = Ask { pool, bytes: 300, place: Place::Last, reply: Reply::Json { after_us: 0 } };
             let answering = ready::answers(site.listen, &ask, STARTS_WITHIN);
@@ -122,6 +122,10 @@ impl Peer {
 }
 
 impl Running {
+    pub(crate) fn new(child: Child, listen: SocketAddr) -> Self {
+        Self { child: Some(child), targets: [listen; 2] }
+    }
+
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.child.iter().filter_map(Child::id).collect()
     }
@@ -150,22 +154,19 @@ impl Running {
     }
 }
 
-/// A port that nobody has now: none of the peers takes port 0 and says what it got.
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?)
-}
-
-/// Runs a program and gives what it says first, such as its version.
-fn first_line(mut command: Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).output().ok()?;
+/// Runs a program, and finds its version in the first line that it says: the first word that begins like one.
+fn version_said(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    let line = String::from_utf8(text).ok()?.lines().find(|line| !line.trim().is_empty())?.trim().to_owned();
-    output.status.success().then_some(line)
+    let text = String::from_utf8(text).ok()?;
+    let line = text.lines().find(|line| !line.trim().is_empty())?;
+    let mut words = line.split([' ', '/']);
+    let numbered = |word: &&str| word.split('.').next().is_some_and(|major| major.parse::<u16>().is_ok());
+    words.find(|word| word.contains('.') && numbered(word)).map(str::to_owned)
 }
 
 /// The last lines of a file.
-fn tail(path: &Path) -> String {
+pub(crate) fn tail(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n")
@@ -223,10 +224,4 @@ impl Packages {
 
 fn venv() -> PathBuf {
     super::folder().join("venv")
-}
-
-/// A peer that must be there.
-pub(crate) fn named(name: &str) -> Result<&'static Peer> {
-    let Some(peer) = PEERS.iter().find(|peer| peer.name == name) else { bail!("no peer {name:?}") };
-    Ok(peer)
 }

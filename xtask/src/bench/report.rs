@@ -65,12 +65,23 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn new(case: &Case, point: &Point, peer: &str, round: usize) -> Self {
+        Self { x: point.x, ..Self::bare(case.name, case.about, case.columns, &point.label, peer, round) }
+    }
+
+    pub(crate) fn bare(
+        case: &'static str,
+        about: &'static str,
+        columns: &'static [Column],
+        point: &str,
+        peer: &str,
+        round: usize,
+    ) -> Self {
         Self {
-            case: case.name,
-            about: case.about,
-            columns: case.columns,
-            point: point.label.clone(),
-            x: point.x,
+            case,
+            about,
+            columns,
+            point: point.to_owned(),
+            x: None,
             peer: peer.to_owned(),
             round,
             figures: Vec::new(),

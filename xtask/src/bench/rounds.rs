@@ -8,7 +8,8 @@ use super::ask::Pool;
 use super::cases::{Case, Point, Run};
 use super::children::{Engine, Load, stats};
 use super::measure::{Cpus, Memory, Watched};
-use super::peers::{Peer, Site, free_address, settle};
+use super::peers::{Peer, Site, settle};
+use super::ports::free_address;
 use super::report::{Results, Row};
 
 pub(crate) async fn run(

