@@ -85,7 +85,10 @@ pub(crate) struct Bench {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for case in &arguments.cases {
-        ensure!(case == BYPASS || cases::named(case).is_ok(), "no case {case:?}: see `cargo xtask bench --help`");
+        ensure!(
+            case == BYPASS || cases::named(case).is_ok(),
+            "no case {case:?}: see `cargo xtask bench --help`"
+        );
     }
     if cfg!(debug_assertions) {
         return build_and_become_release();
@@ -114,7 +117,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report::publish(&done?, arguments.save)
 }
 
-async fn all(bench: &Bench, arguments: &Arguments, peers: &[&'static peers::Peer]) -> Result<report::Results> {
+async fn all(
+    bench: &Bench,
+    arguments: &Arguments,
+    peers: &[&'static peers::Peer],
+) -> Result<report::Results> {
     let named = |name: &str| arguments.cases.iter().any(|case| case == name);
     let load: Vec<_> = CASES.iter().filter(|case| arguments.cases.is_empty() || named(case.name)).collect();
     let mut results = report::Results::new(bench, arguments.cores == Cores::Shared, peers);

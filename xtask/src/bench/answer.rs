@@ -66,12 +66,16 @@ impl Json {
     pub(crate) fn read(&self, body: &[u8]) -> Result<Times> {
         let times = body.strip_prefix(&*self.start).and_then(|rest| {
             let (head_ns, rest) = rest.split_first_chunk::<DIGITS>()?;
-            let (end_ns, rest) = rest.strip_prefix(BETWEEN_TIMES.as_bytes())?.split_first_chunk::<DIGITS>()?;
+            let (end_ns, rest) =
+                rest.strip_prefix(BETWEEN_TIMES.as_bytes())?.split_first_chunk::<DIGITS>()?;
             let times = Times { head_ns: number(head_ns)?, end_ns: number(end_ns)? };
             (rest == JSON_END.as_bytes()).then_some(times)
         });
         let Some(times) = times else {
-            bail!("another answer than asked for: {}", String::from_utf8_lossy(body.get(..200).unwrap_or(body)));
+            bail!(
+                "another answer than asked for: {}",
+                String::from_utf8_lossy(body.get(..200).unwrap_or(body))
+            );
         };
         Ok(times)
     }
@@ -85,17 +89,17 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    /// Keys are in order of the alphabet: a peer that writes events anew sorts them, and is compared all the same.
     pub(crate) fn new(pool: Pool) -> Self {
-        let (name, model) = (pool.name(), pool.model());
-        let start = format!(
-            r#"data: {{"id":"bench","object":"chat.completion.chunk","model":"{model}","pool":"{name}","at_ns":""#
+        let start = r#"data: {"at_ns":""#;
+        let content = r#"","choices":[{"delta":{"content":""#;
+        let close = format!(
+            "\"}},\"index\":0}}],\"id\":\"bench\",\"model\":\"{}\",\"object\":\"chat.completion.chunk\",\"pool\":\"{}\"}}\n\n",
+            pool.model(),
+            pool.name()
         );
-        let mut end = r#"","choices":[{"index":0,"delta":{"content":""#.to_owned();
-        let close = "\"}}]}\n\n";
-        let text = EVENT_BYTES - start.len() - DIGITS - end.len() - close.len();
-        end.extend(std::iter::repeat_n('t', text));
-        end.push_str(close);
-        Self { start: start.into_bytes(), end: end.into_bytes() }
+        let text = "t".repeat(EVENT_BYTES - start.len() - DIGITS - content.len() - close.len());
+        Self { start: start.into(), end: format!("{content}{text}{close}").into_bytes() }
     }
 
     /// Adds an event to a buffer, as one chunk.

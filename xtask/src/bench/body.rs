@@ -12,8 +12,7 @@ const MESSAGE_BYTES: usize = 4093;
 const MESSAGE_START: &str = r#"{"role":"user","content":""#;
 const MESSAGE_END: &str = r#""}"#;
 
-static MESSAGE: LazyLock<Vec<u8>> =
-    LazyLock::new(|| format!("{},", message(MESSAGE_BYTES - 1)).into_bytes());
+static MESSAGE: LazyLock<Vec<u8>> = LazyLock::new(|| format!("{},", message(MESSAGE_BYTES - 1)).into_bytes());
 
 #[derive(Debug)]
 pub(crate) struct Body {

@@ -46,7 +46,8 @@ impl Rung {
 
 pub(super) async fn run(bench: &Bench, results: &mut Results) -> Result<()> {
     // Both of one pool: equal endpoints.
-    let engines = [Engine::start(Pool::A, &bench.layout).await?, Engine::start(Pool::A, &bench.layout).await?];
+    let engines =
+        [Engine::start(Pool::A, &bench.layout).await?, Engine::start(Pool::A, &bench.layout).await?];
     for round in 0..bench.rounds {
         for gateways in [1, 2] {
             for rung in Rung::ALL {

@@ -34,9 +34,7 @@ impl Layout {
         match cores {
             [] | [_] => Self::shared(cores),
             [proxy, other] => Self { proxy: vec![*proxy], engines: vec![*other], load: vec![*other] },
-            [proxy, engine, load] => {
-                Self { proxy: vec![*proxy], engines: vec![*engine], load: vec![*load] }
-            }
+            [proxy, engine, load] => Self { proxy: vec![*proxy], engines: vec![*engine], load: vec![*load] },
             [proxy, first, second, rest @ ..] => {
                 let load = rest.get(..4).unwrap_or(rest);
                 Self { proxy: vec![*proxy], engines: vec![*first, *second], load: load.to_vec() }

@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_header_is_found_by_its_whole_name() {
-        let head = Head::find(b"GET / HTTP/1.1\r\nX-Benchmark: 1\r\nx-bench:  a 2 \r\n\r\nrest").unwrap().unwrap();
+        let head =
+            Head::find(b"GET / HTTP/1.1\r\nX-Benchmark: 1\r\nx-bench:  a 2 \r\n\r\nrest").unwrap().unwrap();
         assert_eq!(head.header("x-bench"), Some(&b"a 2"[..]));
         assert_eq!(head.header("bench"), None);
         assert_eq!(head.first_line(), b"GET / HTTP/1.1");

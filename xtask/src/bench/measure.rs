@@ -35,7 +35,6 @@ fn processes() -> impl Iterator<Item = u32> {
 
 /// Of /proc/PID/stat, see proc_pid_stat(5).
 struct Stat {
-    name: String,
     parent: u32,
     flags: u32,
 }
@@ -44,11 +43,10 @@ impl Stat {
     fn of(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // A name may hold anything, brackets too; it ends at the last one.
-        let (start, rest) = text.rsplit_once(')')?;
-        let (_, name) = start.split_once('(')?;
+        let (_, rest) = text.rsplit_once(')')?;
         let mut fields = rest.split_whitespace();
         let parent = fields.nth(1)?.parse().ok()?;
         let flags = fields.nth(4)?.parse().ok()?;
-        Some(Self { name: name.to_owned(), parent, flags })
+        Some(Self { parent, flags })
     }
 }

@@ -196,7 +196,9 @@ impl Packages {
         match self {
             Self::Ours => "it is built by `cargo xtask bench`".to_owned(),
             Self::Debian(names) => format!("apt-get install {}", names.join(" ")),
-            Self::Python(name) => format!("cargo xtask bench --install (pip install {name} into target/bench/venv)"),
+            Self::Python(name) => {
+                format!("cargo xtask bench --install (pip install {name} into target/bench/venv)")
+            }
         }
     }
 
@@ -204,7 +206,8 @@ impl Packages {
         match self {
             Self::Ours => Ok(()),
             Self::Debian(names) => {
-                let mut install = crate::shell::command("apt-get", &["install", "--yes", "--no-install-recommends"]);
+                let mut install =
+                    crate::shell::command("apt-get", &["install", "--yes", "--no-install-recommends"]);
                 install.args(names).env("DEBIAN_FRONTEND", "noninteractive");
                 crate::shell::must(install)
             }
@@ -213,7 +216,8 @@ impl Packages {
                 if !venv.join("bin/python").is_file() {
                     let mut make = crate::shell::command("python3", &["-m", "venv"]);
                     make.arg(&venv);
-                    crate::shell::must(make).context("python3 with venv is needed: apt-get install python3-venv")?;
+                    crate::shell::must(make)
+                        .context("python3 with venv is needed: apt-get install python3-venv")?;
                 }
                 let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", name];
                 crate::shell::must(crate::shell::command(venv.join("bin/python"), &pip))

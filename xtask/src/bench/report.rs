@@ -21,6 +21,8 @@ pub(crate) struct Results {
     pub(crate) settings: Settings,
     pub(crate) peers: Vec<PeerFound>,
     pub(crate) rows: Vec<Row>,
+    /// Runs for which a quick bench had no time.
+    pub(crate) left_out: usize,
 }
 
 #[derive(Serialize)]
@@ -125,6 +127,7 @@ impl Results {
             },
             peers: peers.iter().map(found).collect(),
             rows: Vec::new(),
+            left_out: 0,
         }
     }
 }
@@ -133,16 +136,19 @@ impl Results {
 pub(crate) fn publish(results: &Results, save: bool) -> Result<()> {
     let machine = &results.machine;
     let folder = if save {
-        root().join("benchmarks").join(format!("{}-{}-cores-{}", slug(&machine.cpu), machine.cores, machine.date))
+        root().join("benchmarks").join(format!(
+            "{}-{}-cores-{}",
+            slug(&machine.cpu),
+            machine.cores,
+            machine.date
+        ))
     } else {
         folder().join("last")
     };
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let tables = markdown::render(results);
-    let mut files: Vec<(PathBuf, String)> = plot::all(results)
-        .into_iter()
-        .map(|(name, svg)| (folder.join(name), svg))
-        .collect();
+    let mut files: Vec<(PathBuf, String)> =
+        plot::all(results).into_iter().map(|(name, svg)| (folder.join(name), svg)).collect();
     files.push((folder.join("README.md"), tables.clone()));
     files.push((folder.join("results.json"), serde_json::to_string_pretty(results)?));
     for (path, text) in files {

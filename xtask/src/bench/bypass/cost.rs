@@ -14,7 +14,8 @@ use super::{Rung, gateway};
 
 const CLIENTS: usize = 16;
 const POINT: &str = "a connection each, past Penstock";
-const ABOUT: &str = "connections to a watched engine: what the kernel's programs cost them, and Penstock's reading of counts";
+const ABOUT: &str =
+    "connections to a watched engine: what the kernel's programs cost them, and Penstock's reading of counts";
 
 const COLUMNS: &[Column] = &[
     Column::plain("connections per second", "", 0),

@@ -14,9 +14,7 @@ pub(super) const CASE: Case = Case {
         Column::plain("p50", "µs", 0),
         Column::plain("p99", "µs", 0),
     ],
-    points: |_| {
-        vec![Point { churn: true, ..Point::closed("a connection each", 300, Place::Last, CLIENTS) }]
-    },
+    points: |_| vec![Point { churn: true, ..Point::closed("a connection each", 300, Place::Last, CLIENTS) }],
     figures: |run: &Run| {
         let report = &run.report;
         let cpu = run.cpu_per_million(report.requests);

@@ -18,10 +18,8 @@ pub(super) const CASE: Case = Case {
     ],
     points: |_| {
         let label = format!("{IDLE_CONNECTIONS} idle connections");
-        let idle = Point {
-            arrival: Arrival::Once,
-            ..Point::closed(label, 300, Place::Last, IDLE_CONNECTIONS)
-        };
+        let idle =
+            Point { arrival: Arrival::Once, ..Point::closed(label, 300, Place::Last, IDLE_CONNECTIONS) };
         vec![idle, sse::streams(STREAMS)]
     },
     figures: |run: &Run| {

@@ -21,9 +21,16 @@ const LARGE: usize = 256 << 10;
 
 /// A request, read to its end.
 enum Request {
-    Asked { ask: Ask, expected: Arc<Expected>, times: Times, wrong: Option<String> },
+    Asked {
+        ask: Ask,
+        expected: Arc<Expected>,
+        times: Times,
+        wrong: Option<String>,
+    },
     /// Without our header: a probe, or the bench that wants to know the counts.
-    Other { stats: bool },
+    Other {
+        stats: bool,
+    },
 }
 
 pub(super) async fn serve(stream: TcpStream, engine: Arc<Engine>) {
@@ -51,7 +58,8 @@ impl Connection {
                 Request::Other { stats } => self.other(stats, &mut answer)?,
                 Request::Asked { wrong: Some(why), .. } => {
                     self.engine.wrong.fetch_add(1, Relaxed);
-                    let head = "HTTP/1.1 422 Unprocessable Content\r\nContent-Type: text/plain\r\nContent-Length";
+                    let head =
+                        "HTTP/1.1 422 Unprocessable Content\r\nContent-Type: text/plain\r\nContent-Length";
                     answer.extend_from_slice(format!("{head}: {}\r\n\r\n{why}", why.len()).as_bytes());
                 }
                 Request::Asked { ask, expected, times, wrong: None } => {
@@ -155,7 +163,8 @@ impl Connection {
 
     /// Events until the client leaves.
     async fn events(&mut self, expected: &Expected, every_us: u32) -> Result<()> {
-        let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
         self.stream.write_all(head).await?;
         let mut ticks = interval(Duration::from_micros(every_us.into()));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -179,7 +188,10 @@ impl Connection {
         let body = if stats {
             serde_json::to_string(&self.engine.stats())?
         } else {
-            format!(r#"{{"object":"list","data":[{{"id":"{}","object":"model"}}]}}"#, self.engine.pool.model())
+            format!(
+                r#"{{"object":"list","data":[{{"id":"{}","object":"model"}}]}}"#,
+                self.engine.pool.model()
+            )
         };
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length";
         answer.extend_from_slice(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes());

@@ -47,7 +47,13 @@ impl Prepared {
         let head_bytes = head.len();
         let mut bytes = head.into_bytes();
         bytes.append(&mut body.render());
-        Ok(Self { ask: *ask, bytes, head_bytes, json: Json::new(ask.pool, &body), events: Events::new(ask.pool) })
+        Ok(Self {
+            ask: *ask,
+            bytes,
+            head_bytes,
+            json: Json::new(ask.pool, &body),
+            events: Events::new(ask.pool),
+        })
     }
 }
 
@@ -88,7 +94,10 @@ pub(super) struct Link<'s> {
     number: usize,
     /// Requests so far.
     asked: usize,
-    stream: Option<(SocketAddr, TcpStream)>,
+    /// To each target: one to a proxy, one to each engine where there is none.
+    streams: Vec<(SocketAddr, TcpStream)>,
+    /// Which of them is in use.
+    current: usize,
     buffer: Vec<u8>,
     filled: usize,
     payload: Vec<u8>,
@@ -97,7 +106,16 @@ pub(super) struct Link<'s> {
 impl<'s> Link<'s> {
     pub(super) fn new(state: &'s State, number: usize) -> Self {
         let buffer = vec![0; BUFFER];
-        Self { state, number, asked: 0, stream: None, buffer, filled: 0, payload: Vec::new() }
+        Self {
+            state,
+            number,
+            asked: 0,
+            streams: Vec::new(),
+            current: 0,
+            buffer,
+            filled: 0,
+            payload: Vec::new(),
+        }
     }
 
     /// Asks once, and takes note of what came of it; `due_ns` is when the request should begin.
@@ -105,7 +123,8 @@ impl<'s> Link<'s> {
         let shared = &*self.state.shared;
         let turn = (self.state.first + self.number + self.asked) % shared.prepared.len();
         self.asked += 1;
-        let (prepared, target) = shared.prepared.get(turn).zip(shared.plan.targets.get(turn)).context("a target")?;
+        let (prepared, target) =
+            shared.prepared.get(turn).zip(shared.plan.targets.get(turn)).context("a target")?;
         let watch = self.state.watches.get(self.number);
         watch.inspect(|watch| watch.asked(due_ns));
         let done = self.exchange(prepared, *target, due_ns).await;
@@ -117,13 +136,7 @@ impl<'s> Link<'s> {
     }
 
     async fn exchange(&mut self, prepared: &Prepared, target: SocketAddr, due_ns: u64) -> Result<()> {
-        if self.stream.as_ref().is_none_or(|(connected, _)| *connected != target) {
-            self.close();
-            let source = self.state.first + self.number + self.asked;
-            self.stream = Some((target, connect(target, source).await?));
-            self.state.tally.borrow_mut().open += 1;
-            self.state.count(|tally| tally.connections += 1);
-        }
+        self.take_stream_to(target).await?;
         self.write(prepared).await?;
         let sent_ns = now_ns();
         let (mut framing, first_ns) = self.head().await?;
@@ -145,9 +158,21 @@ impl<'s> Link<'s> {
         Ok(())
     }
 
+    async fn take_stream_to(&mut self, target: SocketAddr) -> Result<()> {
+        let open = self.streams.iter().position(|(connected, _)| *connected == target);
+        self.current = open.unwrap_or(self.streams.len());
+        if open.is_none() {
+            let source = self.state.first + self.number + self.asked;
+            self.streams.push((target, connect(target, source).await?));
+            self.state.tally.borrow_mut().open += 1;
+            self.state.count(|tally| tally.connections += 1);
+        }
+        Ok(())
+    }
+
     async fn write(&mut self, prepared: &Prepared) -> Result<()> {
         let plan = &self.state.shared.plan;
-        let (_, stream) = self.stream.as_mut().context("a connection")?;
+        let (_, stream) = self.streams.get_mut(self.current).context("a connection")?;
         let begin = Instant::now();
         let mut sent = 0;
         while sent < prepared.bytes.len() {
@@ -222,9 +247,8 @@ impl<'s> Link<'s> {
     }
 
     fn close(&mut self) {
-        if self.stream.take().is_some() {
-            self.state.tally.borrow_mut().open -= 1;
-        }
+        self.state.tally.borrow_mut().open -= self.streams.len() as u64;
+        self.streams.clear();
         self.filled = 0;
     }
 
@@ -234,7 +258,7 @@ impl<'s> Link<'s> {
     }
 
     async fn fill(&mut self) -> Result<()> {
-        let (_, stream) = self.stream.as_mut().context("a connection")?;
+        let (_, stream) = self.streams.get_mut(self.current).context("a connection")?;
         let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
         let read = stream.read(room).await.context("reading an answer")?;
         ensure!(read > 0, "the connection ended before the answer did");

@@ -1,11 +1,13 @@
-//! The open loop: requests begin at a fixed rate, and one that finds no free connection waits, its clock running.
+//! The open loop: requests begin at a fixed rate, and one that finds no free connection waits, its clock running. The
+//! connection that became free last is asked first, as the pools of clients do.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::Mutex;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
@@ -15,9 +17,16 @@ use super::ticker::Ticker;
 
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 
+#[derive(Default)]
+struct Waiting {
+    /// When requests that found no connection were due.
+    requests: VecDeque<u64>,
+    /// Connections without a request; the last became free last.
+    connections: Vec<UnboundedSender<u64>>,
+}
+
 pub(super) fn start(state: &Rc<State>, per_second: u32) -> Result<()> {
-    let (due, waiting) = unbounded_channel();
-    let waiting = Rc::new(Mutex::new(waiting));
+    let waiting = Rc::new(RefCell::new(Waiting::default()));
     for number in 0..state.watches.len() {
         let (state, waiting) = (Rc::clone(state), Rc::clone(&waiting));
         spawn_local(async move { connection(&state, number, &waiting).await });
@@ -29,7 +38,7 @@ pub(super) fn start(state: &Rc<State>, per_second: u32) -> Result<()> {
         while ticker.until(next_ns).await.is_ok() {
             // What is overdue begins now, but its clock runs since it was due.
             while next_ns <= now_ns() {
-                _ = due.send(next_ns);
+                waiting.borrow_mut().begin(next_ns);
                 next_ns += every_ns;
             }
         }
@@ -37,13 +46,36 @@ pub(super) fn start(state: &Rc<State>, per_second: u32) -> Result<()> {
     Ok(())
 }
 
-async fn connection(state: &State, number: usize, waiting: &Mutex<UnboundedReceiver<u64>>) {
+impl Waiting {
+    fn begin(&mut self, due_ns: u64) {
+        match self.connections.pop() {
+            Some(connection) => _ = connection.send(due_ns),
+            None => self.requests.push_back(due_ns),
+        }
+    }
+}
+
+async fn connection(state: &State, number: usize, waiting: &RefCell<Waiting>) {
     let mut link = Link::new(state, number);
-    loop {
-        let Some(due_ns) = waiting.lock().await.recv().await else { return };
+    let (sender, mut due) = unbounded_channel();
+    while let Some(due_ns) = next(waiting, &sender, &mut due).await {
         if let Err(error) = link.ask(due_ns).await {
             state.fail(&error);
             sleep(AFTER_ERROR).await;
         }
     }
+}
+
+/// When the request is due that this connection gets: now, or once there is one.
+async fn next(
+    waiting: &RefCell<Waiting>,
+    sender: &UnboundedSender<u64>,
+    due: &mut UnboundedReceiver<u64>,
+) -> Option<u64> {
+    let overdue = waiting.borrow_mut().requests.pop_front();
+    if overdue.is_some() {
+        return overdue;
+    }
+    waiting.borrow_mut().connections.push(sender.clone());
+    due.recv().await
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// Kinds of errors that are kept apart; the rest is counted as one.
 const ERROR_KINDS: usize = 8;
+/// Errors that begin alike in so many letters are of a kind: the first of them is shown.
+const KIND_LETTERS: usize = 40;
+const SHOWN_LETTERS: usize = 200;
 
 /// Longer times count as this long.
 const LONGEST_NS: u64 = 600_000_000_000;
@@ -85,9 +88,16 @@ impl Tally {
         if !counts {
             return;
         }
-        let known = self.errors.len() < ERROR_KINDS || self.errors.contains_key(error);
-        let kind = if known { error } else { "other" };
-        *self.errors.entry(kind.to_owned()).or_default() += 1;
+        let kind: String = error.chars().take(KIND_LETTERS).collect();
+        if let Some((_, count)) = self.errors.iter_mut().find(|(known, _)| known.starts_with(&kind)) {
+            *count += 1;
+        } else if self.errors.len() < ERROR_KINDS {
+            let shown =
+                error.chars().take(SHOWN_LETTERS).map(|letter| if letter < ' ' { ' ' } else { letter });
+            self.errors.insert(shown.collect(), 1);
+        } else {
+            *self.errors.entry("other".to_owned()).or_default() += 1;
+        }
     }
 
     pub(super) fn add(&mut self, other: &Self) -> Result<()> {

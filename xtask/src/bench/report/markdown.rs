@@ -16,6 +16,10 @@ pub(super) fn render(results: &Results) -> String {
             cases.push(summary.first.case);
         }
     }
+    if results.left_out > 0 {
+        text +=
+            &format!("{} runs were left out: a quick bench ends after two minutes.\n\n", results.left_out);
+    }
     for case in cases {
         let rows: Vec<&Summary<'_>> = summaries.iter().filter(|summary| summary.first.case == case).collect();
         text += &table(&rows);
@@ -81,10 +85,8 @@ fn table(rows: &[&Summary<'_>]) -> String {
         }
         match row.cpu {
             Some(cpu) => {
-                text += &format!(
-                    " {:.2}, {:.2}, {:.2}, {:.2} |\n",
-                    cpu.proxy, cpu.engine, cpu.load, cpu.kernel
-                );
+                text +=
+                    &format!(" {:.2}, {:.2}, {:.2}, {:.2} |\n", cpu.proxy, cpu.engine, cpu.load, cpu.kernel);
                 noise = noise.max(cpu.others);
             }
             None => text += " – |\n",

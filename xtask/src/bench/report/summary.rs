@@ -52,7 +52,7 @@ impl<'r> Summary<'r> {
         let cells = first.columns.iter().enumerate().map(|(n, column)| {
             let added_to = if column.added && peer != DIRECT { Some(&*direct) } else { None };
             let values = figures(&rows, added_to, n);
-            let compared = !column.added && peer != PENSTOCK;
+            let compared = !column.added && ![PENSTOCK, DIRECT].contains(&peer);
             let ratio = if compared { ratio(&values, &figures(&penstock, None, n)) } else { None };
             Cell::of(values.into_iter().map(|(_, value)| value).collect(), ratio)
         });
@@ -72,7 +72,9 @@ fn figures(rows: &[&Row], added_to: Option<&[&Row]>, column: usize) -> Vec<(usiz
     let value = |row: &&Row| {
         let value = figure(row)?;
         let base = match added_to {
-            Some(others) => others.iter().find(|other| other.round == row.round).and_then(|other| figure(other))?,
+            Some(others) => {
+                others.iter().find(|other| other.round == row.round).and_then(|other| figure(other))?
+            }
             None => 0.0,
         };
         Some((row.round, value - base))
@@ -105,7 +107,8 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 fn cpu(rows: &[&Row]) -> Option<Cpu> {
     let cores = |of: fn(&Cpu) -> f64| {
-        let each = rows.iter().filter_map(|row| row.run.as_ref().map(|run| of(&run.cpu) / run.report.seconds));
+        let each =
+            rows.iter().filter_map(|row| row.run.as_ref().map(|run| of(&run.cpu) / run.report.seconds));
         median(each.collect())
     };
     Some(Cpu {
