@@ -19,7 +19,7 @@ mod report;
 mod rounds;
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ use self::children::Layout;
 use self::peers::{PEERS, Packages};
 use crate::shell::{cargo, must, target};
 
+/// The process id follows.
+const RUN_FOLDER: &str = "run-";
 const BYPASS: &str = "bypass";
 /// Enough for 5,000 clients, as many connections to engines, and their ends in one process.
 const OPEN_FILES: u64 = 65_536;
@@ -138,7 +140,8 @@ fn bench(arguments: &Arguments) -> Result<Bench> {
     ensure!(cores.len() >= 2 || arguments.cores == Cores::Shared, "one core: give --cores shared");
     let seconds = arguments.seconds.unwrap_or(if arguments.quick { 0.5 } else { 3.0 });
     ensure!((0.1..=600.0).contains(&seconds), "--seconds is 0.1 to 600");
-    let folder = folder().join(format!("run-{}", std::process::id()));
+    remove_leftovers();
+    let folder = folder().join(format!("{RUN_FOLDER}{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(Bench {
         layout: match arguments.cores {
@@ -158,6 +161,18 @@ fn bench(arguments: &Arguments) -> Result<Bench> {
 /// Where the bench keeps what it installs and writes.
 fn folder() -> PathBuf {
     target().join("bench")
+}
+
+/// Removes the folders of benches that were killed.
+fn remove_leftovers() {
+    let entries = std::fs::read_dir(folder()).into_iter().flatten().filter_map(Result::ok);
+    for entry in entries {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(RUN_FOLDER)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn penstock() -> PathBuf {

@@ -126,7 +126,7 @@ impl<'s> Link<'s> {
         let (prepared, target) =
             shared.prepared.get(turn).zip(shared.plan.targets.get(turn)).context("a target")?;
         let watch = self.state.watches.get(self.number);
-        watch.inspect(|watch| watch.asked(due_ns));
+        watch.inspect(|watch| watch.asked(now_ns()));
         let done = self.exchange(prepared, *target, due_ns).await;
         watch.inspect(|watch| watch.answered());
         if done.is_err() || shared.plan.churn {
