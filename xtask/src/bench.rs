@@ -126,6 +126,7 @@ async fn all(
 ) -> Result<report::Results> {
     let named = |name: &str| arguments.cases.iter().any(|case| case == name);
     let load: Vec<_> = CASES.iter().filter(|case| arguments.cases.is_empty() || named(case.name)).collect();
+    let peers = if load.is_empty() { &[] } else { peers };
     let mut results = report::Results::new(bench, arguments.cores == Cores::Shared, peers);
     rounds::run(bench, &load, peers, &mut results).await?;
     if named(BYPASS) || arguments.quick && arguments.cases.is_empty() {

@@ -56,6 +56,9 @@ fn head(results: &Results) -> String {
             cores(&settings.load_cores),
         );
     }
+    if results.peers.is_empty() {
+        return text;
+    }
     text += "| peer | version | how it routes |\n|---|---|---|\n";
     for peer in &results.peers {
         let version = match &peer.version {
