@@ -4,9 +4,22 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::process::Child;
+
+/// [`spawn`] on these cores alone.
+pub(crate) fn spawn_on(mut command: Command, cores: &[usize]) -> Result<Child> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        ensure!(*core < CpuSet::MAX_CPU, "no core {core}");
+        set.set(*core);
+    }
+    // SAFETY: between fork and exec one system call is made.
+    unsafe { command.pre_exec(move || Ok(sched_setaffinity(None, &set)?)) };
+    spawn(command)
+}
 
 /// Starts a program that is sent SIGKILL when this process ends, also when it is killed itself.
 pub(crate) fn spawn(mut command: Command) -> Result<Child> {

@@ -1,6 +1,7 @@
 //! The only developer tool: `cargo xtask` lists what it does.
 
 mod arrows;
+mod bench;
 mod check;
 mod child;
 mod ebpf;
@@ -36,8 +37,16 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measure Penstock beside its peers, on this machine
+    Bench(bench::Arguments),
     /// Fuzz one target of gateway/fuzz
     Fuzz(fuzz::Arguments),
+    /// The bench's engine
+    #[command(hide = true)]
+    BenchEngine(bench::engine::Arguments),
+    /// The bench's load
+    #[command(hide = true)]
+    BenchLoad,
 }
 
 fn main() -> ExitCode {
@@ -46,7 +55,10 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::test(&arguments),
         Command::Check => check::check(),
         Command::Ebpf { check } => ebpf::run(check),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
+        Command::BenchEngine(arguments) => bench::engine::run(&arguments),
+        Command::BenchLoad => bench::load::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
