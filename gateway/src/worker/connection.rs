@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::Worker;
 use super::accept::Socket;
 use crate::failure;
+use crate::forward::forwarded_for;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
 use crate::gate::io::{Gate, GateLimits, Protocol};
 use crate::request::{self, Client};
@@ -32,8 +33,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         () = worker.drained_for(LAST_CALL) => return,
     };
     let Ok(Some((protocol, io, gate))) = detected else { return };
-    let client =
-        Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
+    let client = Rc::new(Client {
+        worker: worker.clone(),
+        gate: gate.clone(),
+        peer,
+        forwarded_for: forwarded_for(peer.ip()),
+        local,
+        reset: Cell::new(false),
+    });
     let service = service_fn(|request| {
         let client = client.clone();
         async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
