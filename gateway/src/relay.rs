@@ -129,7 +129,10 @@ impl Relay {
                         return Poll::Ready(Some(Err(failure)));
                     }
                 }
-                Poll::Pending => return self.patience.poll(cx).map(|failure| Some(Err(failure))),
+                Poll::Pending => {
+                    let late = self.patience.poll(&mut connection.alarm, cx);
+                    return late.map(|failure| Some(Err(failure)));
+                }
             }
         }
     }

@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
             // Nothing to keep the memory of the last head for.
             self.held = BytesMut::new();
         }
-        ready!(self.poll_deadline(cx, self.deadline));
+        ready!(self.alarm.poll(cx, self.deadline));
         Poll::Ready(Err(if was_empty {
             End::Idle.into()
         } else {
@@ -128,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         if room == 0 {
             // Nothing is read any more, so reading cannot tell that the client left.
             self.deadline = self.deadline.min(Instant::now() + LOOK);
-            while self.poll_deadline(cx, self.deadline).is_ready() {
+            while self.alarm.poll(cx, self.deadline).is_ready() {
                 if self.is_gone() {
                     return Poll::Ready(Err(End::Eof.into()));
                 }
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         }
         let deadline = frames.deadline(&self.limits);
         if let Some((deadline, end)) = deadline {
-            ready!(self.poll_deadline(cx, deadline));
+            ready!(self.alarm.poll(cx, deadline));
             return Poll::Ready(Err(end.into()));
         }
         // Answering the last request starts the idle time.
