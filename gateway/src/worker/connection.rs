@@ -43,7 +43,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
     });
     let service = service_fn(|request| {
         let client = client.clone();
-        async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
+        // Boxed: hyper keeps room for it as long as the connection lives, and it is larger than all the rest.
+        Box::pin(async move { Ok::<_, Infallible>(request::serve(&client, request).await) })
     });
     match protocol {
         Protocol::Http1 => {
@@ -59,7 +60,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
             }
         }
         Protocol::Http2 => {
-            let mut connection = pin!(hyper_http2_builder(LocalExec).serve_connection(io, service));
+            // Boxed: it would make every connection as large as itself.
+            let mut connection = Box::pin(hyper_http2_builder(LocalExec).serve_connection(io, service));
             tokio::select! {
                 biased;
                 _ = connection.as_mut() => {}
