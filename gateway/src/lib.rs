@@ -12,6 +12,7 @@
 
 mod admin;
 mod admit;
+mod alarm;
 pub mod app;
 mod check;
 pub mod cli;

@@ -138,7 +138,8 @@ impl Relay {
                     if !self.begun {
                         self.lease.iter_mut().for_each(Lease::wait);
                     }
-                    return self.patience.poll(cx).map(|failure| Some(Err(failure)));
+                    let late = self.patience.poll(&mut connection.alarm, cx);
+                    return late.map(|failure| Some(Err(failure)));
                 }
             }
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ pub struct Client {
     pub worker: Rc<Worker>,
     pub gate: Gate<TcpStream>,
     pub peer: SocketAddr,
+    /// The peer as an entry of X-Forwarded-For: written once for all of its requests.
+    pub forwarded_for: HeaderValue,
     /// The address of the listening socket.
     pub local: SocketAddr,
     /// Whether the connection must end with a reset.
@@ -170,7 +172,7 @@ async fn exchange(
     client: &Rc<Client>,
     mut parts: Parts,
     body: Incoming,
-    request_id: &http::HeaderValue,
+    request_id: &HeaderValue,
     entry: &mut Entry,
     table: &Table,
     bounds: &mut Bounds,

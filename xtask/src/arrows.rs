@@ -14,7 +14,7 @@ use source::Source;
 /// Serves requests: never blocks, never reads configuration.
 const DATA: &[&str] = &[
     "listener", "worker", "gate", "inspect", "scan", "admit", "route", "pick", "forward", "relay", "ledger",
-    "request", "upload",
+    "request", "upload", "alarm",
 ];
 /// What DATA must not know.
 const NOT_IN_DATA: &[&str] =

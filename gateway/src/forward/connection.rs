@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 
 use super::stream::Stream;
+use crate::alarm::Alarm;
 use crate::endpoint::Address;
 
 /// Bytes asked of the kernel at once.
@@ -26,11 +27,14 @@ pub struct Connection {
     pub inbox: Bytes,
     /// Whether an earlier request has used it: then its end before any byte of an answer is nobody's fault.
     pub reused: bool,
+    /// For whatever is waited for on this connection.
+    pub alarm: Alarm,
 }
 
 impl Connection {
     pub(super) async fn open(address: &Address) -> io::Result<Self> {
-        Ok(Self { stream: Rc::new(Stream::connect(address).await?), inbox: Bytes::new(), reused: false })
+        let stream = Rc::new(Stream::connect(address).await?);
+        Ok(Self { stream, inbox: Bytes::new(), reused: false, alarm: Alarm::default() })
     }
 
     /// The stream, for a request that is still being sent while its answer is read.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::header::Entry;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
@@ -15,22 +16,29 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// What a request's head says about the client that sent it.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientSide<'a> {
-    pub ip: IpAddr,
+    /// Its address, as [`forwarded_for`] writes it.
+    pub ip: &'a HeaderValue,
     pub version: Version,
     /// Host as the client sent it.
-    pub host: &'a str,
+    pub host: &'a HeaderValue,
 }
 
 impl ClientSide<'_> {
     /// Adds what a proxy owes its next hop: Via (RFC 9110 section 7.6.3) and the X-Forwarded fields.
     pub fn describe(&self, headers: &mut HeaderMap) {
-        append(headers, VIA, via(self.version));
-        append(headers, X_FORWARDED_FOR, &self.ip.to_canonical().to_string());
+        append(headers, VIA, HeaderValue::from_static(via(self.version)));
+        append(headers, X_FORWARDED_FOR, self.ip.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-        if let Ok(host) = HeaderValue::from_str(self.host) {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
+        headers.insert(X_FORWARDED_HOST, self.host.clone());
     }
+}
+
+/// A client's address as an entry of X-Forwarded-For.
+#[must_use]
+pub fn forwarded_for(ip: IpAddr) -> HeaderValue {
+    // An address in text always is a field value.
+    HeaderValue::try_from(ip.to_canonical().to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// Our entry in Via for a message that came in `version`.
@@ -44,27 +52,38 @@ pub fn via(version: Version) -> &'static str {
 }
 
 /// Appends to a list field; one field line, as some engines read only the first.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let mut list = Vec::new();
-    for present in headers.get_all(&name) {
-        list.extend_from_slice(present.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(value.as_bytes());
-    if let Ok(list) = HeaderValue::from_bytes(&list) {
-        headers.insert(name, list);
+fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(field) => _ = field.insert(value),
+        Entry::Occupied(mut field) => {
+            let mut list = Vec::new();
+            for present in field.iter() {
+                list.extend_from_slice(present.as_bytes());
+                list.extend_from_slice(b", ");
+            }
+            list.extend_from_slice(value.as_bytes());
+            if let Ok(list) = HeaderValue::from_bytes(&list) {
+                field.insert(list);
+            }
+        }
     }
 }
 
 /// Writes the request head. `headers` has passed the gate and lost its hop-by-hop fields.
 #[must_use]
-pub fn request_head(method: &Method, target: &str, host: &str, headers: &HeaderMap, length: Length) -> Bytes {
+pub fn request_head(
+    method: &Method,
+    target: &str,
+    host: &[u8],
+    headers: &HeaderMap,
+    length: Length,
+) -> Bytes {
     let mut head = BytesMut::with_capacity(1024);
     head.put_slice(method.as_str().as_bytes());
     head.put_u8(b' ');
     head.put_slice(target.as_bytes());
     head.put_slice(b" HTTP/1.1\r\n");
-    put_field(&mut head, HOST.as_str(), host.as_bytes());
+    put_field(&mut head, HOST.as_str(), host);
     for (name, value) in headers {
         if ![HOST, CONTENT_LENGTH, EXPECT, COOKIE].contains(name) {
             put_field(&mut head, name.as_str(), value.as_bytes());
@@ -114,7 +133,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        let head = request_head(&Method::POST, "/v1/x?y=1", "a.example:8080", &map, length);
+        let head = request_head(&Method::POST, "/v1/x?y=1", b"a.example:8080", &map, length);
         String::from_utf8(head.to_vec()).unwrap()
     }
 
@@ -139,8 +158,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("10.0.0.2"));
-        let ip = "::ffff:192.0.2.7".parse().unwrap();
-        ClientSide { ip, version: Version::HTTP_11, host: "h" }.describe(&mut headers);
+        let ip = &forwarded_for("::ffff:192.0.2.7".parse().unwrap());
+        let host = &HeaderValue::from_static("h");
+        ClientSide { ip, version: Version::HTTP_11, host }.describe(&mut headers);
         assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().count(), 1);
         assert_eq!(headers[X_FORWARDED_FOR], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers[VIA], "1.1 penstock");

@@ -3,12 +3,16 @@
 
 use std::mem::MaybeUninit;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use penstock_common::framing::Framing;
 
 use super::fields::Seen;
 use super::head::lines_end_in_crlf;
 use super::{MAX_FIELDS, MAX_HEAD_BYTES};
+
+/// Fields that the gateway adds before the client gets the head.
+const OURS: usize = 4;
 
 /// The head of an engine's answer.
 #[derive(Debug)]
@@ -71,11 +75,14 @@ pub fn parse(buf: &[u8], request_method: &Method) -> Result<Option<Answer>, Answ
     }
     let version_11 = response.version == Some(1);
     let mut seen = Seen::default();
-    let mut headers = HeaderMap::with_capacity(response.headers.len());
+    let mut headers = HeaderMap::with_capacity(response.headers.len() + OURS);
+    // Copied once; each value is a part of it.
+    let head = Bytes::copy_from_slice(&buf[..len]);
     for field in response.headers {
         seen.take(field.name, field.value).map_err(AnswerError::Field)?;
         let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_bytes(field.value);
+        let start = field.value.as_ptr().addr() - buf.as_ptr().addr();
+        let value = HeaderValue::from_maybe_shared(head.slice(start..start + field.value.len()));
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(AnswerError::Field("a field is malformed"));
         };

@@ -30,6 +30,8 @@ pub use h2::check_h2;
 pub struct RequestHead {
     /// Of the body behind it.
     pub framing: Framing,
+    /// Its length, where the head declares one.
+    pub length: Option<u64>,
     /// The client wants to send another request.
     pub keep_alive: bool,
     /// The client waits for 100 before it sends the body; hyper sends it once the body is polled.
@@ -63,12 +65,7 @@ pub fn check_request(head: &[u8]) -> Result<RequestHead, Failure> {
         return Err(invalid("the request head is cut short"));
     };
     check_fields(method, target, version == 1, request.headers)
-        .map(|(framing, keep_alive, expects_continue)| RequestHead {
-            framing,
-            keep_alive,
-            expects_continue,
-            consumed,
-        })
+        .map(|head| RequestHead { consumed, ..head })
         .map_err(invalid)
 }
 
@@ -82,14 +79,12 @@ pub(super) fn check_request_line(line: &[u8]) -> Result<(), Failure> {
     }
 }
 
-type Body = (Framing, bool, bool);
-
 fn check_fields(
     method: &str,
     target: &str,
     version_11: bool,
     fields: &[httparse::Header<'_>],
-) -> Result<Body, &'static str> {
+) -> Result<RequestHead, &'static str> {
     check_method(method)?;
     let authority = target::check(method, target.as_bytes())?;
     let mut seen = Seen::default();
@@ -119,7 +114,8 @@ fn check_fields(
     };
     // RFC 9110 section 10.1.1: ignored from an HTTP/1.0 client and without a body.
     let expects_continue = special.expects_continue && version_11 && !framing.is_done();
-    Ok((framing, seen.keeps(version_11), expects_continue))
+    let keep_alive = seen.keeps(version_11);
+    Ok(RequestHead { framing, length: seen.length, keep_alive, expects_continue, consumed: 0 })
 }
 
 /// The fields that matter in requests only.

@@ -28,6 +28,7 @@ use tokio::time::{Instant, Sleep, timeout_at};
 
 use self::http1::Turn;
 use self::http2::Frames;
+use crate::alarm::Alarm;
 use crate::failure::{Dialect, Failure};
 
 /// What every HTTP/2 client says first (RFC 9113 section 3.4).
@@ -68,7 +69,7 @@ struct Inner<S> {
     /// Received and not yet handed to hyper.
     held: BytesMut,
     deadline: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     /// Runs while the client takes nothing of what is written.
     stall: Option<Pin<Box<Sleep>>>,
     /// When a client that takes nothing is given up at the latest.
@@ -134,8 +135,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         } else {
             (Protocol::Http1, Side::Http1(Turn::default()))
         };
-        let (stream, sleep, stall, reader) = (Some(stream), None, None, None);
-        let inner = Inner { stream, limits, side, held, deadline, sleep, stall, write_by: None, reader, end };
+        let (stream, alarm, stall, reader) = (Some(stream), Alarm::default(), None, None);
+        let inner = Inner { stream, limits, side, held, deadline, alarm, stall, write_by: None, reader, end };
         let inner = Rc::new(RefCell::new(inner));
         Ok(Some((protocol, GateIo(inner.clone()), Self(inner))))
     }
@@ -238,15 +239,6 @@ impl<S> Inner<S> {
             Box::pin(tokio::time::sleep_until(write_by.map_or(stalled, |by| by.min(stalled))))
         });
         stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    /// Whether the deadline has passed; wakes `cx` when it does.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if sleep.deadline() != deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        sleep.as_mut().poll(cx)
     }
 }
 

@@ -16,8 +16,11 @@ use crate::kernel::privileges;
 
 /// Lines that may wait for the writer.
 const QUEUE_LINES: usize = 4_096;
-/// Bytes gathered at most before they are written; less as soon as the queue is empty.
+/// Bytes gathered at most before they are written.
 const WRITE_AT: usize = 64 << 10;
+/// The writer, once woken, lets lines gather for so long: a worker that had to wake it for each line would spend
+/// more on that than on all the rest of its logging.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +183,9 @@ impl Writer {
             Err(TryRecvError::Empty) if self.shared.stop.load(SeqCst) => None,
             Err(TryRecvError::Empty) => {
                 self.flush();
-                self.lines.recv().ok()
+                let first = self.lines.recv().ok();
+                thread::sleep(GATHER);
+                first
             }
         }
     }

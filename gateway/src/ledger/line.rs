@@ -27,6 +27,9 @@ struct OneLine;
 
 impl Formatter for OneLine {
     fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.bytes().all(is_visible) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some(at) = rest.find(is_unruly) {
             let (plain, from) = rest.split_at(at);
@@ -40,6 +43,11 @@ impl Formatter for OneLine {
         }
         writer.write_all(rest.as_bytes())
     }
+}
+
+/// ASCII that shows: nearly everything in a line is made of it.
+fn is_visible(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
 }
 
 fn is_unruly(c: char) -> bool {

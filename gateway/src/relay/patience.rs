@@ -1,11 +1,11 @@
 //! How long an answer may be silent, and how long it may take in all.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::failure::{Failure, Reason, request_timeout};
 
 /// Bounds on an answer's time.
@@ -17,17 +17,15 @@ pub struct Limits {
     pub deadline: Option<Instant>,
 }
 
-/// Watches one answer. A timer is armed only when the engine pauses, and then left alone: each token would
-/// otherwise move it.
+/// Watches one answer; asks for the alarm only when the engine pauses.
 pub(super) struct Patience {
     limits: Limits,
     last: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, last: Instant::now(), timer: None }
+        Self { limits, last: Instant::now() }
     }
 
     /// The engine said something.
@@ -36,21 +34,15 @@ impl Patience {
     }
 
     /// Ready when a bound is reached.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        loop {
-            let idle_at = self.last + self.limits.idle;
-            let next = self.limits.deadline.map_or(idle_at, |deadline| deadline.min(idle_at));
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
-            std::task::ready!(timer.as_mut().poll(cx));
-            if Instant::now() < next {
-                // Armed before the engine's last word: wait for what is left.
-                timer.as_mut().reset(next);
-            } else if next == idle_at {
-                return Poll::Ready(Failure::new(Reason::EngineSlow, "the engine fell silent in its answer"));
-            } else {
-                return Poll::Ready(request_timeout());
-            }
-        }
+    pub(super) fn poll(&self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Failure> {
+        let idle_at = self.last + self.limits.idle;
+        let next = self.limits.deadline.map_or(idle_at, |deadline| deadline.min(idle_at));
+        ready!(alarm.poll(cx, next));
+        Poll::Ready(if next == idle_at {
+            Failure::new(Reason::EngineSlow, "the engine fell silent in its answer")
+        } else {
+            request_timeout()
+        })
     }
 }
 
@@ -61,7 +53,8 @@ mod tests {
     use tokio::time::{advance, timeout};
 
     async fn bound_within(patience: &mut Patience, wait: u64) -> Option<Reason> {
-        let bound = timeout(Duration::from_secs(wait), poll_fn(|cx| patience.poll(cx))).await;
+        let mut alarm = Alarm::default();
+        let bound = timeout(Duration::from_secs(wait), poll_fn(|cx| patience.poll(&mut alarm, cx))).await;
         bound.ok().map(|failure| failure.reason)
     }
 

@@ -1,6 +1,5 @@
 //! Heads on their way: the request's as an engine gets it, the response's as the client gets it.
 
-use std::fmt::Write;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -27,8 +26,8 @@ const REQUEST_ID_MAX: usize = 256;
 /// A request ready to be sent, as often as it takes.
 pub(super) struct Outgoing {
     pub(super) method: Method,
-    target: String,
-    host: String,
+    uri: Uri,
+    host: HeaderValue,
     headers: HeaderMap,
 }
 
@@ -37,14 +36,14 @@ impl Outgoing {
     pub(super) fn new(
         client: &Rc<Client>,
         mut parts: Parts,
-        client_host: &str,
+        client_host: &HeaderValue,
         request_id: &HeaderValue,
         model: Option<&str>,
         matched: &Match,
         forward: &Forward<'_>,
     ) -> Result<Self, Failure> {
         strip_hop_by_hop(&mut parts.headers);
-        let side = ClientSide { ip: client.peer.ip(), version: parts.version, host: client_host };
+        let side = ClientSide { ip: &client.forwarded_for, version: parts.version, host: client_host };
         side.describe(&mut parts.headers);
         parts.headers.insert(X_REQUEST_ID, request_id.clone());
         parts.headers.entry(TRACEPARENT).or_insert_with(traceparent);
@@ -52,31 +51,27 @@ impl Outgoing {
             parts.headers.insert(MODEL_HEADER, model_header(model));
         }
         filters::on_request(&mut parts, matched, forward.destination)?;
-        Ok(Self {
-            target: origin_form(&parts.uri).to_owned(),
-            host: host(&parts),
-            method: parts.method,
-            headers: parts.headers,
-        })
+        Ok(Self { host: host(&parts), uri: parts.uri, method: parts.method, headers: parts.headers })
     }
 
     /// The bytes of the head for a body of this length. An HTTP/1.0 client may have named no host; HTTP/1.1 must.
     pub(super) fn bytes(&self, length: Length, endpoint: &Endpoint) -> Bytes {
-        let host = match (&*self.host, &endpoint.address) {
-            ("", Address::Tcp(_)) => &endpoint.label,
-            ("", Address::Unix(_)) => "localhost",
+        let host = match (self.host.as_bytes(), &endpoint.address) {
+            (b"", Address::Tcp(_)) => endpoint.label.as_bytes(),
+            (b"", Address::Unix(_)) => b"localhost",
             (host, _) => host,
         };
-        request_head(&self.method, &self.target, host, &self.headers, length)
+        request_head(&self.method, origin_form(&self.uri), host, &self.headers, length)
     }
 }
 
-/// The host that the client named: the authority of its target, or else its Host field.
-pub(super) fn host(parts: &Parts) -> String {
-    match parts.uri.authority() {
-        Some(authority) => authority.as_str().to_owned(),
-        None => parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned(),
-    }
+/// The host that the client named: the authority of its target, or else its Host field; empty where it named none.
+pub(super) fn host(parts: &Parts) -> HeaderValue {
+    let named = match parts.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => parts.headers.get(HOST).filter(|host| host.to_str().is_ok()).cloned(),
+    };
+    named.unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 /// The client's own X-Request-Id, or a new one.
@@ -84,10 +79,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let own = headers
         .get(X_REQUEST_ID)
         .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.to_str().is_ok());
-    own.cloned().unwrap_or_else(|| {
-        let (a, b) = (fastrand::u64(..), fastrand::u64(..));
-        hex_value(format_args!("{a:016x}{b:016x}"))
-    })
+    own.cloned().unwrap_or_else(|| value(&[&hex(fastrand::u64(..)), &hex(fastrand::u64(..))]))
 }
 
 /// Finishes every response, an engine's or our own.
@@ -116,17 +108,40 @@ pub(super) fn edit_response(response: &mut Response<Relay>, matched: &Match, for
 /// A trace begins here where the client began none (W3C Trace Context, version 00). Sampled: an engine's own
 /// sampler would have taken a request without a traceparent.
 fn traceparent() -> HeaderValue {
-    let (trace, span) = (fastrand::u128(1..), fastrand::u64(1..));
-    hex_value(format_args!("00-{trace:032x}-{span:016x}-01"))
+    let (trace, more, span) = (fastrand::u64(1..), fastrand::u64(..), fastrand::u64(1..));
+    value(&[b"00-", &hex(trace), &hex(more), b"-", &hex(span), b"-01"])
 }
 
-fn hex_value(text: std::fmt::Arguments<'_>) -> HeaderValue {
-    let mut value = String::with_capacity(64);
-    let _ = value.write_fmt(text);
-    HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("0"))
+fn value(parts: &[&[u8]]) -> HeaderValue {
+    HeaderValue::try_from(parts.concat()).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// `{:016x}`, without `fmt`: these are the only digits that each request pays for.
+fn hex(number: u64) -> [u8; 16] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at)) as usize & 15])
 }
 
 /// Engines are asked in origin form, also where the client sent a whole URI.
 fn origin_form(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_that_fmt_writes() {
+        for number in [0, 1, 0xf0, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(hex(number), format!("{number:016x}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_new_trace_is_sampled_and_has_its_four_parts() {
+        let value = traceparent();
+        let parts: Vec<_> = value.to_str().unwrap().split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2]);
+        assert_eq!((parts[0], parts[3]), ("00", "01"));
+    }
 }

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::Worker;
 use super::accept::Socket;
 use crate::failure;
+use crate::forward::forwarded_for;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
 use crate::gate::io::{Gate, GateLimits, Protocol};
 use crate::request::{self, Client};
@@ -32,11 +33,18 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         () = worker.drained_for(LAST_CALL) => return,
     };
     let Ok(Some((protocol, io, gate))) = detected else { return };
-    let client =
-        Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
+    let client = Rc::new(Client {
+        worker: worker.clone(),
+        gate: gate.clone(),
+        peer,
+        forwarded_for: forwarded_for(peer.ip()),
+        local,
+        reset: Cell::new(false),
+    });
     let service = service_fn(|request| {
         let client = client.clone();
-        async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
+        // Boxed: hyper keeps room for it as long as the connection lives, and it is larger than all the rest.
+        Box::pin(async move { Ok::<_, Infallible>(request::serve(&client, request).await) })
     });
     match protocol {
         Protocol::Http1 => {
@@ -52,7 +60,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
             }
         }
         Protocol::Http2 => {
-            let mut connection = pin!(hyper_http2_builder(LocalExec).serve_connection(io, service));
+            // Boxed: it would make every connection as large as itself.
+            let mut connection = Box::pin(hyper_http2_builder(LocalExec).serve_connection(io, service));
             tokio::select! {
                 biased;
                 _ = connection.as_mut() => {}

@@ -7,7 +7,7 @@ use bytes::Buf;
 use http::Method;
 use tokio::time::Instant;
 
-use super::patience::{Patience, Waiting};
+use super::patience::{self, Waiting};
 use super::{Attempt, AttemptError, Connection, Seen, Sending, Terms};
 use crate::endpoint::Lease;
 use crate::failure::{Failure, Reason};
@@ -31,7 +31,6 @@ pub(super) struct Exchange {
     /// Whether any byte has come back.
     answered: bool,
     interim: u32,
-    patience: Patience,
 }
 
 impl Exchange {
@@ -44,7 +43,6 @@ impl Exchange {
             broken: false,
             answered: false,
             interim: 0,
-            patience: Patience::default(),
         }
     }
 
@@ -60,7 +58,11 @@ impl Exchange {
         match self.poll_answer(cx, terms.method) {
             Poll::Ready(Ok(answer)) => Poll::Ready(self.begun(answer)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Pending => self.patience.poll(cx, terms, self.waiting()).map(Err),
+            Poll::Pending => {
+                let waiting = self.waiting();
+                let Some(connection) = &mut self.connection else { return Poll::Ready(Err(self.ended())) };
+                patience::poll(&mut connection.alarm, cx, terms, waiting).map(Err)
+            }
         }
     }
 

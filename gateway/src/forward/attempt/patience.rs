@@ -1,11 +1,11 @@
 //! How long a try may wait, and whose fault it is when that is over.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::{AttemptError, Seen, Terms};
+use crate::alarm::Alarm;
 use crate::failure::{Failure, Reason, request_timeout};
 
 /// Who a try waits for.
@@ -19,43 +19,31 @@ pub(super) enum Waiting {
     Answer(Instant),
 }
 
-/// The one timer of a try; armed only when there is something to wait for.
-#[derive(Default)]
-pub(super) struct Patience(Option<Pin<Box<Sleep>>>);
-
-impl Patience {
-    /// Ready when a bound is reached.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        terms: Terms<'_>,
-        waiting: Waiting,
-    ) -> Poll<AttemptError> {
-        let traffic = terms.traffic;
-        let (idle, attempt) = match waiting {
-            Waiting::Client => (None, None),
-            Waiting::Engine(since) => (Some(since + traffic.stream_idle_timeout), None),
-            Waiting::Answer(since) => {
-                let attempt = traffic.attempt_timeout.map(|limit| since + limit);
-                (Some(since + traffic.stream_idle_timeout), attempt)
-            }
-        };
-        let Some(next) = [terms.deadline, idle, attempt].into_iter().flatten().min() else {
-            return Poll::Pending;
-        };
-        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(next)));
-        if timer.deadline() != next {
-            timer.as_mut().reset(next);
+/// Ready when a bound is reached; `alarm` is armed only when there is something to wait for.
+pub(super) fn poll(
+    alarm: &mut Alarm,
+    cx: &mut Context<'_>,
+    terms: Terms<'_>,
+    waiting: Waiting,
+) -> Poll<AttemptError> {
+    let traffic = terms.traffic;
+    let (idle, attempt) = match waiting {
+        Waiting::Client => (None, None),
+        Waiting::Engine(since) => (Some(since + traffic.stream_idle_timeout), None),
+        Waiting::Answer(since) => {
+            let attempt = traffic.attempt_timeout.map(|limit| since + limit);
+            (Some(since + traffic.stream_idle_timeout), attempt)
         }
-        std::task::ready!(timer.as_mut().poll(cx));
-        Poll::Ready(match waiting {
-            Waiting::Client => AttemptError { failure: body_slow(), seen: Seen::Final },
-            _ if terms.deadline == Some(next) => {
-                AttemptError { failure: request_timeout(), seen: Seen::Final }
-            }
-            _ => AttemptError { failure: engine_slow(), seen: Seen::Request },
-        })
-    }
+    };
+    let Some(next) = [terms.deadline, idle, attempt].into_iter().flatten().min() else {
+        return Poll::Pending;
+    };
+    ready!(alarm.poll(cx, next));
+    Poll::Ready(match waiting {
+        Waiting::Client => AttemptError { failure: body_slow(), seen: Seen::Final },
+        _ if terms.deadline == Some(next) => AttemptError { failure: request_timeout(), seen: Seen::Final },
+        _ => AttemptError { failure: engine_slow(), seen: Seen::Request },
+    })
 }
 
 fn body_slow() -> Failure {

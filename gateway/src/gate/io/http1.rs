@@ -4,7 +4,7 @@
 //! notices that the client left.
 
 use bytes::{Buf, BytesMut};
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 use penstock_common::framing::{Framing, FramingError, Piece, is_token};
 
 use crate::failure::{Dialect, Failure, Reason};
@@ -38,6 +38,8 @@ pub(super) struct Wait {
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) framing: Framing,
+    /// Bytes to come of a body whose length was declared; 0 for any other.
+    pub(super) left: u64,
     answered: bool,
     /// hyper's buffer was empty after the answer: nothing of it is lost when the next head is refused.
     flushed: bool,
@@ -84,8 +86,12 @@ impl Turn {
         match whole {
             Ok(Some(head)) => {
                 self.released = head.consumed;
-                let message = Message { framing: head.framing, answered: false, flushed: false };
-                self.phase = Phase::Message(message);
+                self.phase = Phase::Message(Message {
+                    framing: head.framing,
+                    left: head.length.unwrap_or(0),
+                    answered: false,
+                    flushed: false,
+                });
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -118,10 +124,13 @@ impl Wait {
                 let end = line.len() + 2;
                 return if end <= MAX_HEAD_BYTES { Ok(Some(end)) } else { Err(too_large()) };
             }
-            if !self.line_checked {
-                check_request_line(&held[..line.len() + 2])?;
-                self.line_checked = true;
-            }
+        }
+        // A head that is here whole is checked whole.
+        if !self.line_checked
+            && let Some(line) = memchr(b'\n', held)
+        {
+            check_request_line(&held[..=line])?;
+            self.line_checked = true;
         }
         self.scanned = held.len();
         if held.len() < MAX_HEAD_BYTES { Ok(None) } else { Err(too_large()) }
@@ -138,6 +147,7 @@ impl Message {
                 Piece::Done => break,
             }
         }
+        self.left = self.left.saturating_sub(walked as u64);
         Ok(walked)
     }
 

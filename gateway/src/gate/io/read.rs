@@ -3,16 +3,19 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::hyper::rt::ReadBufCursor;
 use bytes::{Buf, BytesMut};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::http1::{self, Phase};
+use super::http1::{self, Message, Phase, Turn};
 use super::{End, Inner, Side};
+use crate::failure::Failure;
 
 /// What one read takes from a socket at most.
 const READ_BYTES: usize = 64 << 10;
@@ -36,6 +39,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     ) -> Poll<io::Result<()>> {
         if self.end.is_none() {
             let polled = match self.side {
+                Side::Http1(_) if self.is_all_body(out.remaining()) => self.poll_straight(cx, out),
                 Side::Http1(_) => self.poll_http1(cx, &mut out),
                 Side::Http2(_) => self.poll_http2(cx, &mut out),
             };
@@ -97,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
             // Nothing to keep the memory of the last head for.
             self.held = BytesMut::new();
         }
-        ready!(self.poll_deadline(cx, self.deadline));
+        ready!(self.alarm.poll(cx, self.deadline));
         Poll::Ready(Err(if was_empty {
             End::Idle.into()
         } else {
@@ -117,6 +121,31 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         })
     }
 
+    /// Whether the next `bytes` from the socket are all body.
+    fn is_all_body(&self, bytes: usize) -> bool {
+        match &self.side {
+            Side::Http1(Turn { released: 0, phase: Phase::Message(message) }) => {
+                self.held.is_empty() && message.left >= bytes as u64
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads a large body without a copy: what fits into hyper's buffer is all hyper's.
+    fn poll_straight(&mut self, cx: &mut Context<'_>, out: ReadBufCursor<'_>) -> Poll<Result<(), Stop>> {
+        let Self { stream: Some(stream), side: Side::Http1(turn), .. } = self else {
+            return Poll::Ready(Err(End::Eof.into()));
+        };
+        let Phase::Message(message) = &mut turn.phase else { return Poll::Ready(Ok(())) };
+        let mut followed = TokioIo::new(Followed { stream, message, walked: Ok(0) });
+        ready!(::hyper::rt::Read::poll_read(Pin::new(&mut followed), cx, out))?;
+        Poll::Ready(match followed.into_inner().walked {
+            Ok(0) => Err(End::Eof.into()),
+            Ok(_) => Ok(()),
+            Err(failure) => Err(End::Fault(failure).into()),
+        })
+    }
+
     /// The request is whole and its response is not: reads on to notice a client that leaves.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let room = HELD_BYTES.saturating_sub(self.held.len());
@@ -128,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         if room == 0 {
             // Nothing is read any more, so reading cannot tell that the client left.
             self.deadline = self.deadline.min(Instant::now() + LOOK);
-            while self.poll_deadline(cx, self.deadline).is_ready() {
+            while self.alarm.poll(cx, self.deadline).is_ready() {
                 if self.is_gone() {
                     return Poll::Ready(Err(End::Eof.into()));
                 }
@@ -167,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         }
         let deadline = frames.deadline(&self.limits);
         if let Some((deadline, end)) = deadline {
-            ready!(self.poll_deadline(cx, deadline));
+            ready!(self.alarm.poll(cx, deadline));
             return Poll::Ready(Err(end.into()));
         }
         // Answering the last request starts the idle time.
@@ -194,6 +223,27 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// A stream whose bytes are walked as they are read.
+struct Followed<'a, S> {
+    stream: &'a mut S,
+    message: &'a mut Message,
+    walked: Result<usize, Failure>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Followed<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *self.stream).poll_read(cx, buffer))?;
+        let walked = self.message.walk(&buffer.filled()[before..]);
+        self.walked = walked;
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// Reads at most `at_most` bytes and passes them to `take`. The end of the stream is [`End::Eof`].
 fn poll_scratch<S: AsyncRead + Unpin>(
     stream: &mut Option<S>,
@@ -204,7 +254,7 @@ fn poll_scratch<S: AsyncRead + Unpin>(
     let Some(stream) = stream else { return Poll::Ready(Err(End::Eof.into())) };
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(&mut scratch[..at_most.min(READ_BYTES)]);
-        ready!(std::pin::Pin::new(stream).poll_read(cx, &mut buffer))?;
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
         Poll::Ready(if buffer.filled().is_empty() { Err(End::Eof.into()) } else { take(buffer.filled()) })
     })
 }

@@ -220,6 +220,32 @@ fn a_client_that_is_still_sending_reads_its_413() {
 }
 
 #[test]
+fn bytes_behind_a_large_body_stay_behind_it_however_they_come() {
+    with_server(LIMITS, async |address, seen| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let body = "x".repeat(300_000);
+        let first = format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let second = "POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nde";
+        client.write_all((first + second).as_bytes()).await.unwrap();
+        let answers = read_all(&mut client).await;
+        assert!(answers.contains(&format!("/a={body}HTTP/1.1 200 OK")) && answers.ends_with("/b=de"));
+        assert_eq!(seen.requests.get(), 2);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_within_a_large_body_is_gone() {
+    with_server(LIMITS, async |address, seen| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n";
+        client.write_all(&[&head[..], &[b'x'; 100_000]].concat()).await.unwrap();
+        until(|| seen.requests.get() == 1).await;
+        drop(client);
+        until(|| seen.closed.get() == 1).await;
+    });
+}
+
+#[test]
 fn a_large_body_passes_whole() {
     with_server(LIMITS, async |address, _| {
         let mut client = TcpStream::connect(address).await.unwrap();
