@@ -207,6 +207,7 @@ impl Slot {
     /// # Errors
     /// When the client's socket is gone.
     pub fn arm(&mut self, client: &impl AsFd, terms: &Terms) -> io::Result<()> {
+        self.stop();
         let armed = Armed { arm: self.splice.unique(), written: sys::written(client.as_fd())? };
         let wish = Wish {
             arm: armed.arm,
@@ -265,6 +266,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.stop();
         self.splice.slots.wish(self.index, &Wish::default());
         let mut free = self.splice.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.push_back((self.index, Some(Instant::now())));
