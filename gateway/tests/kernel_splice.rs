@@ -70,10 +70,11 @@ fn event(random: &mut Rng) -> Vec<u8> {
 fn script(random: &mut Rng) -> Vec<Vec<u8>> {
     let wild = random.u8(0..4) == 0;
     let mut writes = vec![HEAD.to_vec()];
-    for _ in 0..random.usize(1..40) {
+    for _ in 0..random.usize(1..if wild { 30 } else { 100 }) {
         let mut write = Vec::new();
-        for _ in 0..if random.u8(0..6) == 0 { random.usize(2..12) } else { 1 } {
-            match random.u8(0..if wild { 8 } else { 20 }) {
+        let chunks = if random.u8(0..6) == 0 { random.usize(2..10) } else { 1 };
+        for _ in 0..chunks {
+            match random.u8(0..if wild { 8 } else { 60 }) {
                 0 => write.extend(chunk(b": ping\n\n")),
                 1 => write.extend(chunk(b"data: half an eve")),
                 2 if wild => {
@@ -137,6 +138,8 @@ fn read_request(stream: &mut TcpStream) -> bool {
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read(&mut byte) {
             Ok(n) if n > 0 => head.extend_from_slice(&byte[..n]),
+            // Blocking or not: its send buffer became free, which wakes readers of a socket in a sockmap.
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             _ => return false,
         }
     }
@@ -179,7 +182,7 @@ fn fuzz(splice: &Arc<Splice>, clients: usize, answers: usize, budget: u64, seed:
     let (told, scripts): (_, Receiver<(SocketAddr, Vec<u8>)>) = channel();
     std::thread::scope(|scope| {
         scope.spawn(move || engine(&listener, clients, seed, &told));
-        let (front, relays) = serve(scope, splice, address, budget, clients);
+        let (front, relays) = serve(scope, splice, address, budget, clients, slow.then_some(8 << 10));
         let got: Vec<_> = (0..clients)
             .map(|n| {
                 scope.spawn(move || {
@@ -237,11 +240,11 @@ fn a_thousand_answers_arrive_byte_for_byte_with_tiny_budgets() {
     }
     let _turn = turn();
     let splice = Living::load(64);
-    for (budget, answers) in [(20_000, 65), (2_000, 60)] {
+    for (budget, answers) in [(8_000, 65), (2_000, 60)] {
         let tally = fuzz(&splice, 8, answers, budget, budget, false);
         eprintln!("{tally:?}");
         assert_eq!((tally.answers, tally.unequal), (8 * answers as u64, 0), "{tally:?}");
-        assert!(over(&tally, Reason::Budget) > 20 && tally.events > 1_000, "{tally:?}");
+        assert!(over(&tally, Reason::Budget) > 100 && tally.events > 1_000, "{tally:?}");
     }
 }
 
@@ -255,7 +258,7 @@ fn slow_readers_get_every_byte_and_stop_the_splice_when_they_are_full() {
     let tally = fuzz(&splice, 16, 12, u64::MAX, 3, true);
     eprintln!("{tally:?}");
     assert_eq!((tally.answers, tally.unequal), (192, 0), "{tally:?}");
-    assert!(tally.events > 1_000, "{tally:?}");
+    assert!(over(&tally, Reason::Full) > 100 && tally.events > 500, "{tally:?}");
 }
 
 #[test]
@@ -322,7 +325,7 @@ impl Stream {
         stream.write(&chunk(b"data: {\"first\":1}\n\n"));
         // Until the relay has it, and is armed.
         stream.expect(&[HEAD, &chunk(b"data: {\"first\":1}\n\n")].concat());
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(if small { 3 } else { 20 }));
         stream
     }
 

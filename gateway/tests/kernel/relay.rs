@@ -81,7 +81,6 @@ impl Engine {
 }
 
 pub(crate) struct Relay {
-    pub(crate) splice: Arc<Splice>,
     pub(crate) client: TcpStream,
     pub(crate) engine: Engine,
     pub(crate) known: Client,
@@ -104,7 +103,7 @@ impl Relay {
         let known = splice.client(&client).unwrap();
         let engine = Engine::connect(splice, engine);
         let tally = Tally { bound: u64::from(engine.is_bound()), ..Tally::default() };
-        Self { splice: splice.clone(), client, engine, known, budget, tally }
+        Self { client, engine, known, budget, tally }
     }
 
     /// Carries requests and answers until either side is done.
@@ -131,6 +130,8 @@ impl Relay {
         let mut head = Vec::new();
         let mut buffer = [0; 4096];
         while !head.ends_with(b"\r\n\r\n") {
+            // A blocking read of a socket in a sockmap may come back with nothing when the socket became writable.
+            poll(&mut [PollFd::new(&self.client, PollFlags::IN)], None)?;
             let n = self.client.read(&mut buffer)?;
             if n == 0 {
                 return Ok(false);
@@ -245,7 +246,7 @@ impl Relay {
                 PollFd::new(&self.engine.stream, PollFlags::IN),
                 PollFd::new(&self.client, PollFlags::RDHUP),
             ];
-            let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+            let limit = Timespec { tv_sec: 120, tv_nsec: 0 };
             if poll(&mut fds, Some(&limit))? == 0 {
                 return Ok(Some(End::Broken));
             }
@@ -278,6 +279,7 @@ pub(crate) fn serve<'scope>(
     engine: SocketAddr,
     budget: u64,
     clients: usize,
+    send_buffer: Option<usize>,
 ) -> (SocketAddr, std::thread::ScopedJoinHandle<'scope, Vec<(End, Tally)>>) {
     let listener = TcpListener::bind(if engine.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
     let address = listener.local_addr().unwrap();
@@ -285,6 +287,9 @@ pub(crate) fn serve<'scope>(
         let relays: Vec<_> = (0..clients)
             .map(|_| {
                 let client = listener.accept().unwrap().0;
+                if let Some(bytes) = send_buffer {
+                    SockRef::from(&client).set_send_buffer_size(bytes).unwrap();
+                }
                 scope.spawn(move || Relay::new(splice, client, engine, budget).run())
             })
             .collect();
