@@ -788,3 +788,65 @@ fn programs() -> Vec<String> {
         .filter_map(|program| program.ok()?.name_as_str().map(str::to_owned))
         .collect()
 }
+
+/// Not a test: what a run of the program costs under paced streams. `PENSTOCK_STREAMS=512 PENSTOCK_GAP_US=40000 cargo test -p
+/// penstock --test kernel_splice -- --ignored --nocapture paced`
+#[test]
+#[ignore = "a measurement"]
+fn paced_streams_for_measuring() {
+    if !is_root() {
+        return;
+    }
+    let told = |name: &str, usual: usize| std::env::var(name).map_or(usual, |n| n.parse().unwrap());
+    let (streams, gap_us) = (told("PENSTOCK_STREAMS", 512), told("PENSTOCK_GAP_US", 40_000) as u64);
+    let splice = Living::load(4096);
+    let mut all: Vec<Stream> = (0..streams).map(|_| Stream::begin(&splice, u64::MAX, false)).collect();
+    let text = "x".repeat(150);
+    let event = chunk(format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n").as_bytes());
+    let _statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
+    let figures = || -> (u64, u64) {
+        use std::os::fd::{AsFd, AsRawFd};
+        let of = aya::programs::loaded_programs().filter_map(Result::ok).filter(|of| of.name() == b"splice");
+        of.fold((0, 0), |(runs, ns), program| {
+            let fd = program.fd().unwrap();
+            let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+            let info = std::fs::read_to_string(info).unwrap();
+            let number = |name: &str| -> u64 {
+                info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap()
+            };
+            (runs + number("run_cnt:"), ns + number("run_time_ns:"))
+        })
+    };
+    let ticks = 64_000 / streams;
+    let sockets: Vec<TcpStream> = all.iter().map(|stream| stream.client.try_clone().unwrap()).collect();
+    let before = figures();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = vec![0; event.len()];
+            for _ in 0..ticks {
+                for mut socket in &sockets {
+                    socket.read_exact(&mut buffer).unwrap();
+                    assert!(buffer == event);
+                }
+            }
+        });
+        let begun = Instant::now();
+        for tick in 0..ticks {
+            for (n, stream) in all.iter_mut().enumerate() {
+                let at = Duration::from_micros(gap_us * (tick as u64 * streams as u64 + n as u64) / streams as u64);
+                std::thread::sleep(at.saturating_sub(begun.elapsed()));
+                stream.engine.write_all(&event).unwrap();
+            }
+        }
+    });
+    let after = figures();
+    let runs = after.0 - before.0;
+    eprintln!("{streams} streams: {runs} runs of {} ns", (after.1 - before.1) / runs);
+    let mut tally = Tally::default();
+    for Stream { client, engine, relay } in all {
+        drop((client, engine));
+        tally.add(&relay.join().unwrap().1);
+    }
+    eprintln!("{tally:?}");
+    assert_eq!(tally.events, (streams * ticks) as u64);
+}
