@@ -236,11 +236,12 @@ fn window((data, end): (usize, usize), offset: u32) -> Option<u64> {
 /// How many bytes, modulo 2^32, have been put into a socket's send queue, from a random number on.
 #[inline(always)]
 fn write_seq(sk: *mut bpf_sock) -> Option<u32> {
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) } as u64;
-    if tcp == 0 {
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast::<u8>();
+    if tcp.is_null() {
         return None;
     }
-    peek(tcp, &raw const WRITE_SEQ_AT)
+    // The verifier knows the type and, as it is a constant by then, the offset: no helper is needed.
+    Some(unsafe { tcp.add((&raw const WRITE_SEQ_AT).read_volatile() as usize).cast::<u32>().read_volatile() })
 }
 
 /// The state of the socket that was chosen for this write.
