@@ -89,8 +89,7 @@ fn connected(ctx: &SockOpsContext) {
     let Some(mark) = (unsafe { mark.cast::<Mark>().as_ref() }) else { return };
     let ((client_ip, client_port), (engine_ip, engine_port)) = (local(ctx), remote(ctx));
     let (sent, received) = sequences(ctx);
-    let pair =
-        Pair::new((client_ip, client_port, sent), (engine_ip, engine_port, received), netns(ctx));
+    let pair = Pair::new((client_ip, client_port, sent), (engine_ip, engine_port, received), netns(ctx));
     let _ = PAIRS.insert(pair, *mark, BPF_ANY as u64);
 }
 
@@ -99,8 +98,7 @@ fn connected(ctx: &SockOpsContext) {
 fn accepted(ctx: &SockOpsContext) {
     let ((engine_ip, engine_port), (client_ip, client_port)) = (local(ctx), remote(ctx));
     let (sent, received) = sequences(ctx);
-    let pair =
-        Pair::new((client_ip, client_port, received), (engine_ip, engine_port, sent), netns(ctx));
+    let pair = Pair::new((client_ip, client_port, received), (engine_ip, engine_port, sent), netns(ctx));
     let Some(mark) = (unsafe { PAIRS.get(pair) }) else { return };
     let mark = *mark;
     let _ = PAIRS.remove(pair);

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use kernel::{Namespace, connect, is_root, pair, place, turn};
-use penstock::kernel::splice::{Binding, Reason, Splice, Terms, now_ns};
+use penstock::kernel::splice::{Binding, Reason, Splice, Terms, conformance, now_ns};
 use penstock_common::framing::{Framing, Piece};
 use relay::{End, Engine, Relay, Tally, serve};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 const REQUEST: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n";
-const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n";
+const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n";
 
 /// The programs, loaded, with a heart that beats.
 struct Living(Arc<Splice>);
@@ -362,7 +363,8 @@ fn a_reset_or_a_close_by_the_client_stops_the_engine() {
         if reset {
             SockRef::from(&stream.client).set_linger(Some(Duration::ZERO)).unwrap();
         }
-        let client = std::mem::replace(&mut stream.client, TcpStream::connect(listen("127.0.0.1:0").1).unwrap());
+        let client =
+            std::mem::replace(&mut stream.client, TcpStream::connect(listen("127.0.0.1:0").1).unwrap());
         drop(client);
         let begun = Instant::now();
         let failed = (0..1000).any(|_| {
@@ -606,7 +608,8 @@ fn carry(splice: &Arc<Splice>, here: &Namespace, there: &Namespace, engine: Sock
     client.write_all(REQUEST).unwrap();
     assert!(read_request(&mut engine));
     let mut wrote = Vec::new();
-    let writes = std::iter::once(HEAD.to_vec()).chain((0..20).map(|_| token())).chain([b"0\r\n\r\n".to_vec()]);
+    let writes =
+        std::iter::once(HEAD.to_vec()).chain((0..20).map(|_| token())).chain([b"0\r\n\r\n".to_vec()]);
     for write in writes {
         engine.write_all(&write).unwrap();
         wrote.extend(write);
@@ -695,7 +698,8 @@ fn splicing_needs_no_privileges_once_it_is_loaded() {
         scope.spawn(|| {
             use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
             let none = CapabilitySet::empty();
-            set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none }).unwrap();
+            set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+                .unwrap();
             let mut stream = Stream::begin(&splice, u64::MAX, false);
             stream.write(&token());
             stream.expect(&token());
@@ -789,6 +793,21 @@ fn programs() -> Vec<String> {
         .collect()
 }
 
+#[test]
+fn this_kernel_passes_the_self_test_and_it_is_remembered() {
+    if !is_root() {
+        return;
+    }
+    let _turn = turn();
+    let splice = Splice::load(&place(), 64).unwrap();
+    let memory = tempfile::tempdir().unwrap();
+    let first = conformance(&splice, memory.path());
+    eprintln!("{first:?}");
+    assert_eq!(first.failed, None);
+    let again = conformance(&splice, memory.path());
+    assert_eq!((again.failed, again.notes, again.took), (None, first.notes, None));
+}
+
 /// Not a test: what a run of the program costs under paced streams. `PENSTOCK_STREAMS=512 PENSTOCK_GAP_US=40000 cargo test -p
 /// penstock --test kernel_splice -- --ignored --nocapture paced`
 #[test]
@@ -802,7 +821,8 @@ fn paced_streams_for_measuring() {
     let splice = Living::load(4096);
     let mut all: Vec<Stream> = (0..streams).map(|_| Stream::begin(&splice, u64::MAX, false)).collect();
     let text = "x".repeat(150);
-    let event = chunk(format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n").as_bytes());
+    let event =
+        chunk(format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n").as_bytes());
     let _statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
     let figures = || -> (u64, u64) {
         use std::os::fd::{AsFd, AsRawFd};
@@ -833,7 +853,9 @@ fn paced_streams_for_measuring() {
         let begun = Instant::now();
         for tick in 0..ticks {
             for (n, stream) in all.iter_mut().enumerate() {
-                let at = Duration::from_micros(gap_us * (tick as u64 * streams as u64 + n as u64) / streams as u64);
+                let at = Duration::from_micros(
+                    gap_us * (tick as u64 * streams as u64 + n as u64) / streams as u64,
+                );
                 std::thread::sleep(at.saturating_sub(begun.elapsed()));
                 stream.engine.write_all(&event).unwrap();
             }

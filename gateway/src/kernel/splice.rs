@@ -8,6 +8,7 @@
 //!
 //! Nothing is pinned: killed or not, the gateway takes its programs with it.
 
+mod conformance;
 mod memory;
 mod object;
 
@@ -19,8 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use penstock_common::splice::{GAP_BUCKETS, Mark, Report, Wish};
 pub use penstock_common::splice::{GAP_BOUNDS_US, Reason};
+use penstock_common::splice::{GAP_BUCKETS, Mark, Report, Wish};
+
+pub use self::conformance::{Outcome, conformance};
 use rustix::time::{ClockId, clock_gettime};
 use socket2::SockRef;
 

@@ -165,6 +165,23 @@ pub(super) fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(sent.wrapping_add(field(NOTSENT_BYTES, 4)))
 }
 
+/// Moves this thread into a network namespace of its own, with loopback up.
+pub(super) fn own_network() -> io::Result<()> {
+    // SAFETY: takes no pointer; the namespace is the thread's, and descriptors stay what they are.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: all zeros are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed();
+    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads one `ifreq`, which is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// A netlink socket that asks about sockets.
 pub(super) fn sock_diag_socket() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
