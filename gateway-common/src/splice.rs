@@ -239,7 +239,7 @@ impl Bound {
         if sent != self.want {
             // What is redirected never counts as sent: one byte beside it ends the wish for good.
             Err(Reason::Late)
-        } else if len < MIN_CHUNK || len > MAX_WRITE {
+        } else if !(MIN_CHUNK..=MAX_WRITE).contains(&len) {
             Err(Reason::Shape)
         } else if passed + len as u64 > self.budget {
             Err(Reason::Budget)

@@ -47,25 +47,28 @@ pub enum Kind {
 pub fn size_line(window: u64) -> Option<Chunk> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = ONES << 7;
+    const fn each(byte: u8) -> u64 {
+        ONES * byte as u64
+    }
     let window = window.to_le();
     // The top bit of the first byte that is CR. Bits above it may be wrong.
-    let other = window ^ ONES * b'\r' as u64;
+    let other = window ^ each(b'\r');
     let cr = other.wrapping_sub(ONES) & !other & TOPS;
     let cr = cr & cr.wrapping_neg();
     let below = cr.wrapping_sub(1);
     // 0 where CR is first, 7 where it is nowhere.
     let digits = ((below & ONES).wrapping_mul(ONES) >> 56).wrapping_sub(1) & 0xff;
-    let shift = digits * 8 & 63;
+    let shift = (digits * 8) & 63;
     // The digits at the top, zeros before them.
-    let text = window << (64 - shift & 63) | ONES * b'0' as u64 >> shift;
-    let lower = text | ONES * 0x20;
-    let at_least = |byte: u8| (lower & !TOPS) + ONES * (0x80 - byte as u64);
+    let text = window << ((64 - shift) & 63) | each(b'0') >> shift;
+    let lower = text | each(0x20);
+    let at_least = |byte: u8| (lower & !TOPS) + each(0x80 - byte);
     let number = at_least(b'0') & !at_least(b'9' + 1);
     let letter = at_least(b'a') & !at_least(b'f' + 1);
     // Lower case hides some control bytes, and nothing else, among the numbers.
     let printed = (text << 1 | text << 2) & !text;
     let wrong = !((number | letter) & printed) & TOPS;
-    let mut size = (lower & ONES * 0xf) + ((letter & TOPS) >> 7) * 9;
+    let mut size = (lower & each(0xf)) + ((letter & TOPS) >> 7) * 9;
     size = (size << 4 | size >> 8) & 0x00ff_00ff_00ff_00ff;
     size = (size << 8 | size >> 16) & 0x0000_ffff_0000_ffff;
     size = (size << 16 | size >> 32) & 0xffff_ffff;
