@@ -688,6 +688,35 @@ fn bound_to(at: &str) -> Socket {
 }
 
 #[test]
+fn an_engine_that_listens_with_mptcp_gets_its_bytes_through() {
+    if !is_root() {
+        return;
+    }
+    let _turn = turn();
+    // Go's servers do since 1.24.
+    let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) else {
+        eprintln!("NOT RUN: this kernel has no MPTCP");
+        return;
+    };
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(8).unwrap();
+    let listener: TcpListener = socket.into();
+    let at = listener.local_addr().unwrap();
+    let splice = Living::load(64);
+    let mut engine = Engine::connect(&splice, at);
+    let mut accepted = listener.accept().unwrap().0;
+    eprintln!("spliced with MPTCP: {}", engine.is_bound());
+    for _ in 0..10 {
+        accepted.write_all(&token()).unwrap();
+        let mut got = vec![0; token().len()];
+        engine.stream.read_exact(&mut got).unwrap();
+        assert_eq!(got, token());
+        engine.stream.write_all(REQUEST).unwrap();
+        assert!(read_request(&mut accepted));
+    }
+}
+
+#[test]
 fn splicing_needs_no_privileges_once_it_is_loaded() {
     if !is_root() {
         return;

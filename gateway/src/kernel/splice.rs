@@ -210,7 +210,7 @@ impl Slot {
     /// # Errors
     /// When the client's socket is gone.
     pub fn arm(&mut self, client: &impl AsFd, terms: &Terms) -> io::Result<()> {
-        self.stop();
+        debug_assert!(self.armed.is_none(), "armed twice without having been taken back");
         let armed = Armed { arm: self.splice.unique(), written: sys::written(client.as_fd())? };
         let wish = Wish {
             arm: armed.arm,

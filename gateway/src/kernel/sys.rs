@@ -135,9 +135,10 @@ pub(super) fn socket_option_u64(socket: BorrowedFd<'_>, option: libc::c_int) -> 
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// Bytes that were ever written to a TCP socket.
+/// Bytes that were ever written to a TCP socket; an error once it is closed or reset, which throws its queue away.
 pub(super) fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    // Offsets in `struct tcp_info`, which only grows; libc's is the one of 2004.
+    const CLOSED: u8 = 7;
+    // Offsets in `struct tcp_info`, which only grows; libc's is the one of 2004. The state comes first.
     const NOTSENT_BYTES: usize = 144;
     const BYTES_SENT: usize = 200;
     const BYTES_RETRANS: usize = 208;
@@ -155,6 +156,9 @@ pub(super) fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
+    }
+    if info[0] == CLOSED {
+        return Err(io::ErrorKind::NotConnected.into());
     }
     let field = |at: usize, len: usize| {
         let mut bytes = [0; 8];
