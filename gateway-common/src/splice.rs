@@ -135,17 +135,19 @@ pub struct Report {
     pub writes: u32,
     /// Why no more is redirected: a [`Reason`], or 0.
     pub over: u32,
-    /// Generation whose engine's end was found and can be spliced.
+    /// Writes that left a tail.
+    pub tailed: u32,
+    pub reserved: u32,
+    /// By the number of the write that left it, modulo [`TAILS`].
+    pub tail_len: [u32; TAILS],
+    /// On the second cache line.
+    pub gaps: [u32; GAP_BUCKETS],
+    pub more_reserved: u32,
+    /// On the third, which only the making of a connection touches: generation whose engine's end was found and can be spliced.
     pub bound: u64,
     /// Generation whose engine's end was found, and cannot: another program holds it.
     pub held: u64,
-    pub gaps: [u32; GAP_BUCKETS],
-    pub reserved: u32,
-    /// By the number of the write, modulo [`TAILS`].
-    pub tail_len: [u32; TAILS],
-    /// Writes that left a tail.
-    pub tailed: u32,
-    pub padding: [u32; 13],
+    pub padding: [u64; 6],
 }
 
 /// One element of the mapped array: one connection to an engine. Each half writes cache lines of its own.
