@@ -123,6 +123,12 @@ impl Framing {
         matches!(self.state, State::Done)
     }
 
+    /// A chunk, or the last one, begins with the next byte.
+    #[must_use]
+    pub const fn is_between_chunks(&self) -> bool {
+        matches!(self.state, State::Chunked(Step::SizeStart))
+    }
+
     /// Whether the connection may end here; elsewhere the message is cut short.
     #[must_use]
     pub const fn end_of_input(&self) -> bool {

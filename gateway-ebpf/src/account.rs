@@ -13,20 +13,21 @@ use aya_ebpf::bindings::{
     BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE,
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB,
     BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-    bpf_sock,
 };
 use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns,
-    bpf_probe_read_kernel, bpf_seq_write, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+    bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_seq_write,
+    bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_map, sock_ops};
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::warn;
 use penstock_common::account::{
-    ENDPOINTS as ENDPOINTS_MAX, Entry, Ip, Key, Look, OWN_CONNECTIONS, Own, ROWS_PER_CPU, Row, Side, Sight,
-    Socket, is_reset, mapped, row, stage,
+    ENDPOINTS as ENDPOINTS_MAX, Entry, Key, Look, OWN_CONNECTIONS, Own, ROWS_PER_CPU, Row, Side, Sight,
+    Socket, is_reset, row, stage,
 };
+
+use crate::ops::{local, netns, remote, sk, word};
 
 /// Two keys per endpoint: its address, and its port on any address.
 #[btf_map]
@@ -54,7 +55,6 @@ static RETRANSMITS_AT: u32 = 0;
 #[unsafe(no_mangle)]
 static RECEIVED_WHEN_SENT_AT: u32 = 0;
 
-const AF_INET6: u32 = 10;
 const TCP_CLOSE: u32 = 7;
 
 #[sock_ops]
@@ -204,65 +204,11 @@ fn storage(ctx: &SockOpsContext, flags: u32) -> Option<&mut Socket> {
     unsafe { socket.cast::<Socket>().as_mut() }
 }
 
-#[inline(always)]
-fn sk(ctx: &SockOpsContext) -> *mut bpf_sock {
-    unsafe { (*ctx.ops).__bindgen_anon_2.sk }
-}
-
-#[inline(always)]
-fn netns(ctx: &SockOpsContext) -> u64 {
-    unsafe { bpf_get_netns_cookie(ctx.ops.cast()) }
-}
-
 /// The client's end of one of our own connections.
 #[inline(always)]
 fn own(ctx: &SockOpsContext, slot: u32) -> Own {
     let (ip, port) = local(ctx);
     Own { ip, slot, port, reserved: 0 }
-}
-
-#[inline(always)]
-fn local(ctx: &SockOpsContext) -> (Ip, u16) {
-    let ops = ctx.ops;
-    let (four, six) = unsafe { (word(&raw const (*ops).local_ip4), words(&raw const (*ops).local_ip6)) };
-    let port = word(unsafe { &raw const (*ops).local_port });
-    (if is_v6(ctx) { v6(six) } else { mapped(four.to_ne_bytes()) }, port as u16)
-}
-
-#[inline(always)]
-fn remote(ctx: &SockOpsContext) -> (Ip, u16) {
-    let ops = ctx.ops;
-    let (four, six) = unsafe { (word(&raw const (*ops).remote_ip4), words(&raw const (*ops).remote_ip6)) };
-    // In network order, unlike the local one.
-    let port = u32::from_be(word(unsafe { &raw const (*ops).remote_port }));
-    (if is_v6(ctx) { v6(six) } else { mapped(four.to_ne_bytes()) }, port as u16)
-}
-
-/// An IPv6 socket that speaks IPv6, and not IPv4 by a mapped address.
-#[inline(always)]
-fn is_v6(ctx: &SockOpsContext) -> bool {
-    let family = word(unsafe { &raw const (*ctx.ops).family });
-    let [a, b, c, _] = words(unsafe { &raw const (*ctx.ops).remote_ip6 });
-    family == AF_INET6 && !(a == 0 && b == 0 && c == 0xffff_u32.to_be())
-}
-
-/// Four words of the context.
-#[inline(always)]
-fn words(of: *const [u32; 4]) -> [u32; 4] {
-    let first: *const u32 = of.cast();
-    [word(first), word(first.wrapping_add(1)), word(first.wrapping_add(2)), word(first.wrapping_add(3))]
-}
-
-/// One word of the context. Volatile, and read before any choice: the verifier refuses the narrower loads and the
-/// chosen addresses that the compiler would make of it.
-#[inline(always)]
-fn word(of: *const u32) -> u32 {
-    unsafe { of.read_volatile() }
-}
-
-#[inline(always)]
-fn v6(words: [u32; 4]) -> Ip {
-    unsafe { core::mem::transmute(words) }
 }
 
 /// The context of an iterator over socket-local storage.

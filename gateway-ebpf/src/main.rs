@@ -6,6 +6,8 @@
 #![allow(internal_features, reason = "as above")]
 
 mod account;
+mod ops;
+mod splice;
 
 /// Kernels give the helpers that we need only to programs that say they are GPL-compatible.
 #[unsafe(link_section = "license")]

@@ -9,6 +9,7 @@ mod messages;
 pub mod own;
 pub mod privileges;
 pub mod probe;
+pub mod splice;
 mod sys;
 
 use std::fmt;

@@ -4,11 +4,11 @@
 //! runs over all counted sockets of the host when it is read, says which of them are load. sock_diag finds the
 //! connections that are older than the programs.
 
-mod btf;
+pub(super) mod btf;
 mod figures;
 mod look;
 mod object;
-mod place;
+pub(super) mod place;
 mod table;
 
 use std::collections::HashSet;
@@ -30,7 +30,7 @@ use super::sys::Rows;
 use super::{Counts, EndpointCounts, own, privileges, sys};
 use figures::Figures;
 use look::Look;
-pub(crate) use object::full;
+pub(crate) use object::{OBJECT, full};
 pub use place::Place;
 use place::{Lock, Membership};
 use table::Table;

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use penstock_common::account::{Entry, Key, Own, ROWS_PER_CPU, Row, Side, Sight, Socket, row};
+use penstock_common::splice::{Mark, Report};
 
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_PIN: libc::c_long = 6;
@@ -88,7 +89,17 @@ pub(super) fn start_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// Writes a socket's entry in a map of socket-local storage, whose key is the descriptor.
-pub(super) fn store(map: BorrowedFd<'_>, socket: BorrowedFd<'_>, value: &Socket) -> io::Result<()> {
+pub(super) fn store<T: Plain>(map: BorrowedFd<'_>, socket: BorrowedFd<'_>, value: &T) -> io::Result<()> {
+    update(map, &socket.as_raw_fd(), value)
+}
+
+/// Puts a socket into a map of sockets.
+pub(super) fn enter(map: BorrowedFd<'_>, key: u64, socket: BorrowedFd<'_>) -> io::Result<()> {
+    update(map, &key, &socket.as_raw_fd())
+}
+
+/// Both must be of the sizes that the map was made with.
+fn update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     #[repr(C)]
     struct Attributes {
         map: u32,
@@ -97,11 +108,10 @@ pub(super) fn store(map: BorrowedFd<'_>, socket: BorrowedFd<'_>, value: &Socket)
         value: u64,
         flags: u64,
     }
-    let key = socket.as_raw_fd();
     let attributes = Attributes {
         map: map.as_raw_fd().cast_unsigned(),
         reserved: 0,
-        key: (&raw const key).addr() as u64,
+        key: std::ptr::from_ref(key).addr() as u64,
         value: std::ptr::from_ref(value).addr() as u64,
         flags: 0,
     };
@@ -125,6 +135,57 @@ pub(super) fn socket_option_u64(socket: BorrowedFd<'_>, option: libc::c_int) -> 
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// Bytes that were ever written to a TCP socket; an error once it is closed or reset, which throws its queue away.
+pub(super) fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const CLOSED: u8 = 7;
+    // Offsets in `struct tcp_info`, which only grows; libc's is the one of 2004. The state comes first.
+    const NOTSENT_BYTES: usize = 144;
+    const BYTES_SENT: usize = 200;
+    const BYTES_RETRANS: usize = 208;
+    let mut info = [0u8; BYTES_RETRANS + 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: both pointers are to live locals of the sizes that are given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if info[0] == CLOSED {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    let field = |at: usize, len: usize| {
+        let mut bytes = [0; 8];
+        bytes[..len].copy_from_slice(&info[at..at + len]);
+        u64::from_le_bytes(bytes)
+    };
+    let sent = field(BYTES_SENT, 8).wrapping_sub(field(BYTES_RETRANS, 8));
+    Ok(sent.wrapping_add(field(NOTSENT_BYTES, 4)))
+}
+
+/// Moves this thread into a network namespace of its own, with loopback up.
+pub(super) fn own_network() -> io::Result<()> {
+    // SAFETY: takes no pointer; the namespace is the thread's, and descriptors stay what they are.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: all zeros are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed();
+    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads one `ifreq`, which is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// A netlink socket that asks about sockets.
 pub(super) fn sock_diag_socket() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
@@ -145,6 +206,9 @@ impl Plain for Entry {}
 impl Plain for Own {}
 impl Plain for Sight {}
 impl Plain for Row {}
+impl Plain for Socket {}
+impl Plain for Mark {}
+impl Plain for Report {}
 
 /// The value that `bytes` are; `None` where the length differs.
 pub(super) fn from_bytes<T: Plain>(bytes: &[u8]) -> Option<T> {

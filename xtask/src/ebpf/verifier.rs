@@ -17,6 +17,8 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const TRACING: u32 = 26;
 const SOCK_OPS: u32 = 13;
 const CGROUP_SOCK_OPS: u32 = 3;
+const SK_MSG: u32 = 16;
+const SK_MSG_VERDICT: u32 = 7;
 const TRACE_ITER: u32 = 28;
 /// BPF_LOG_STATS.
 const STATISTICS: u32 = 4;
@@ -70,6 +72,7 @@ pub(super) fn statistics(path: &str) -> Result<BTreeMap<String, String>> {
             object.functions.get(&program.function_key()).context("a program without a function")?;
         let (kind, expected_attach_type, attach_btf_id) = match &program.section {
             ProgramSection::SockOps => (SOCK_OPS, CGROUP_SOCK_OPS, 0),
+            ProgramSection::SkMsg => (SK_MSG, SK_MSG_VERDICT, 0),
             ProgramSection::Iter { .. } => (
                 TRACING,
                 TRACE_ITER,
@@ -131,7 +134,12 @@ fn summary(log: &str) -> Option<String> {
 
 fn data(map: &Map) -> Result<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::SkStorage(data) | Map::RingBuf(data) => Ok(data),
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::SkStorage(data)
+        | Map::SockHash(data)
+        | Map::RingBuf(data) => Ok(data),
         _ => anyhow::bail!("the object has a map of an unexpected type"),
     }
 }

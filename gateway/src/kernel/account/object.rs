@@ -40,6 +40,8 @@ pub(super) fn load() -> Result<Ebpf, String> {
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .map_max_entries("ROWS", rows()?)
+        // Splice's, which its own loading makes as large as they must be.
+        .map_max_entries("SLOTS", 1)
         .override_global("RECEIVED_AT", &received, true)
         .override_global("SENT_AT", &sent, true)
         .override_global("SRTT_AT", &srtt, true)

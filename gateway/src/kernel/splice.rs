@@ -1,0 +1,300 @@
+//! The user half of splice: an engine's events go into the client's socket without waking the gateway.
+//!
+//! A connection to an engine takes a [`Slot`] before it connects. Once the relay has taken everything that the engine
+//! sent, and the client's socket has everything that the relay wrote, the slot is armed; from then on each write of the
+//! engine that is whole events goes to the client. The first other write ends that, whatever it is: it arrives here, in
+//! order and whole. So nothing is waited for but the engine's connection: when it becomes readable, or ends, the slot is
+//! taken back, and the relay goes on between two chunks.
+//!
+//! Nothing is pinned: killed or not, the gateway takes its programs with it.
+
+mod conformance;
+mod memory;
+mod object;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+pub use penstock_common::splice::{GAP_BOUNDS_US, Reason};
+use penstock_common::splice::{GAP_BUCKETS, Mark, Report, Wish};
+
+pub use self::conformance::{Outcome, conformance};
+use rustix::time::{ClockId, clock_gettime};
+use socket2::SockRef;
+
+use self::memory::{Alive, Slots};
+use super::account::Place;
+use super::sys;
+
+/// A slot rests before another connection gets it: longer than any run of a program that still holds it.
+const REST: Duration = Duration::from_secs(1);
+
+/// The loaded programs and their maps; one for the whole gateway.
+pub struct Splice {
+    slots: Slots,
+    alive: Alive,
+    marks: OwnedFd,
+    clients: OwnedFd,
+    /// Slots that nobody has, the longest free first, and since when.
+    free: Mutex<VecDeque<(u32, Option<Instant>)>>,
+    /// Generations and arms; never 0, never twice.
+    next: AtomicU64,
+    tags: String,
+    _ebpf: Ebpf,
+}
+
+/// A client's connection that can be spliced to. It needs no release: the kernel forgets it with the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    cookie: u64,
+}
+
+/// One connection to an engine; given back on drop.
+pub struct Slot {
+    splice: Arc<Splice>,
+    index: u32,
+    generation: u64,
+    armed: Option<Armed>,
+}
+
+#[derive(Clone, Copy)]
+struct Armed {
+    arm: u64,
+    /// Bytes that had been written to the client's socket.
+    written: u64,
+}
+
+/// Whether the engine's end was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// It can be spliced.
+    Bound,
+    /// Another program holds its socket.
+    Held,
+    /// It is on another host, behind address translation, or the connection is not made yet.
+    Unknown,
+}
+
+/// Under what a slot is armed.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub client: Client,
+    /// Bytes of the engine's connection that the relay has taken, from the connection's first one on.
+    pub taken: u64,
+    /// Bytes that may be spliced before the relay sees one again.
+    pub budget: u64,
+    /// When the last event passed the relay, as [`now_ns`] tells time.
+    pub since_ns: u64,
+}
+
+/// What was spliced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spliced {
+    pub bytes: u64,
+    pub writes: u32,
+    pub events: u64,
+    /// When the last one passed, as [`now_ns`] tells time.
+    pub last_ns: u64,
+    /// Gaps before the events, by [`GAP_BOUNDS_US`].
+    pub gaps: [u32; GAP_BUCKETS],
+    pub gap_sum_us: u64,
+    /// Why it ended. `None`: it did not, or the engine wrote nothing since.
+    pub reason: Option<Reason>,
+}
+
+/// The client's socket has not taken what was spliced to it: its answer is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{spliced} bytes were spliced and the client's socket has taken {taken}")]
+pub struct Unequal {
+    pub spliced: u64,
+    pub taken: u64,
+}
+
+impl Splice {
+    /// Loads and attaches the programs, with room for this many connections to engines.
+    ///
+    /// # Errors
+    /// When this host or this process cannot, with what is missing.
+    pub fn load(place: &Place, slots: u32) -> Result<Arc<Self>, String> {
+        let mut ebpf = object::load(slots)?;
+        object::attach(&mut ebpf, place)?;
+        let map = |name| object::map(&ebpf, name);
+        let text = |e: io::Error| e.to_string();
+        let splice = Self {
+            slots: Slots::map(map("SLOTS")?.as_fd(), slots).map_err(text)?,
+            alive: Alive::map(map("ALIVE")?.as_fd()).map_err(text)?,
+            marks: map("MARKS")?,
+            clients: map("CLIENTS")?,
+            free: Mutex::new((0..slots).map(|slot| (slot, None)).collect()),
+            next: AtomicU64::new(1),
+            tags: object::tags(&mut ebpf)?,
+            _ebpf: ebpf,
+        };
+        splice.beat();
+        Ok(Arc::new(splice))
+    }
+
+    /// Shows life. Without it nothing is spliced any more after two seconds.
+    pub fn beat(&self) {
+        self.alive.beat(now_ns());
+    }
+
+    /// Which programs these are.
+    #[must_use]
+    pub fn tags(&self) -> &str {
+        &self.tags
+    }
+
+    /// A slot for a socket that is about to connect to an engine; costs one system call. `None`: all are taken.
+    ///
+    /// # Errors
+    /// When the kernel does not take the mark.
+    pub fn slot(self: &Arc<Self>, socket: &impl AsFd) -> io::Result<Option<Slot>> {
+        let Some(index) = self.take() else { return Ok(None) };
+        let generation = self.unique();
+        let slot = Slot { splice: self.clone(), index, generation, armed: None };
+        self.slots.wish(index, &Wish { generation, ..Wish::default() });
+        sys::store(self.marks.as_fd(), socket.as_fd(), &Mark { generation, slot: index, reserved: 0 })?;
+        Ok(Some(slot))
+    }
+
+    /// Makes a client's connection known; once for each, before the first answer that may be spliced to it.
+    ///
+    /// # Errors
+    /// When the kernel does not take it: it is no TCP socket, or speaks TLS in the kernel.
+    pub fn client(&self, socket: &impl AsFd) -> io::Result<Client> {
+        // A limit on what is not sent yet would make the kernel refuse what the send buffer has room for.
+        SockRef::from(socket).set_tcp_notsent_lowat(u32::MAX)?;
+        let cookie = sys::socket_option_u64(socket.as_fd(), libc::SO_COOKIE)?;
+        sys::enter(self.clients.as_fd(), cookie, socket.as_fd())?;
+        Ok(Client { cookie })
+    }
+
+    fn take(&self) -> Option<u32> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, since) = free.front()?;
+        if since.is_some_and(|since| since.elapsed() < REST) {
+            return None;
+        }
+        free.pop_front().map(|(slot, _)| slot)
+    }
+
+    fn unique(&self) -> u64 {
+        self.next.fetch_add(1, Relaxed)
+    }
+}
+
+impl Slot {
+    /// Whether the engine's end was found. Final a moment after the connection is made: before its first byte comes.
+    #[must_use]
+    pub fn binding(&self) -> Binding {
+        let report = self.report();
+        if report.bound == self.generation {
+            Binding::Bound
+        } else if report.held == self.generation {
+            Binding::Held
+        } else {
+            Binding::Unknown
+        }
+    }
+
+    /// Has whole events spliced from now on. To be called between two events and between two chunks, when all that was
+    /// taken from the engine has been written to `client`, the client's socket; that is not to be written to until the
+    /// slot is taken back.
+    ///
+    /// # Errors
+    /// When the client's socket is gone.
+    pub fn arm(&mut self, client: &impl AsFd, terms: &Terms) -> io::Result<()> {
+        debug_assert!(self.armed.is_none(), "armed twice without having been taken back");
+        let armed = Armed { arm: self.splice.unique(), written: sys::written(client.as_fd())? };
+        let wish = Wish {
+            arm: armed.arm,
+            generation: self.generation,
+            want: terms.taken,
+            budget: terms.budget,
+            client: terms.client.cookie,
+            since_ns: terms.since_ns,
+            reserved: [0; 2],
+        };
+        self.splice.slots.wish(self.index, &wish);
+        self.armed = Some(armed);
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.armed.is_some()
+    }
+
+    /// What has been spliced since the slot was armed: for the deadlines of streams that never wake the gateway.
+    #[must_use]
+    pub fn progress(&self) -> Spliced {
+        self.armed.map_or_else(Spliced::default, |armed| spliced(&self.report(), armed.arm))
+    }
+
+    /// Has the engine's next write come here, which then says that it is over.
+    pub fn stop(&self) {
+        self.splice.slots.disarm(self.index);
+    }
+
+    /// Ends it. To be called when the engine's connection became readable or ended, before anything is written to
+    /// the client. Appends the end of what was spliced to `tail`, where engines report their tokens.
+    ///
+    /// # Errors
+    /// When the client's socket has taken more or less than was spliced: then the stream has a gap, or two authors.
+    pub fn take(&mut self, client: &impl AsFd, tail: &mut Vec<u8>) -> Result<Spliced, Unequal> {
+        let Some(armed) = self.armed.take() else { return Ok(Spliced::default()) };
+        self.splice.slots.disarm(self.index);
+        let report = self.report();
+        let spliced = spliced(&report, armed.arm);
+        if spliced.bytes == 0 {
+            return Ok(spliced);
+        }
+        self.splice.slots.tails(self.index, &report, tail);
+        // A client that is gone has nothing more to lose.
+        let Ok(written) = sys::written(client.as_fd()) else { return Ok(spliced) };
+        let taken = written.wrapping_sub(armed.written);
+        if taken == spliced.bytes { Ok(spliced) } else { Err(Unequal { spliced: spliced.bytes, taken }) }
+    }
+
+    fn report(&self) -> Report {
+        self.splice.slots.report(self.index)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.stop();
+        self.splice.slots.wish(self.index, &Wish::default());
+        let mut free = self.splice.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push_back((self.index, Some(Instant::now())));
+    }
+}
+
+/// CLOCK_MONOTONIC, as the kernel half tells time.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+fn spliced(report: &Report, arm: u64) -> Spliced {
+    if report.arm != arm {
+        // Not even looked at: the engine wrote nothing, or not through its socket's own calls.
+        return Spliced::default();
+    }
+    Spliced {
+        bytes: report.passed,
+        writes: report.writes,
+        events: report.events,
+        last_ns: report.last_ns,
+        gaps: report.gaps,
+        gap_sum_us: report.gap_sum_us,
+        reason: Reason::of(report.over),
+    }
+}
