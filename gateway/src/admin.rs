@@ -13,6 +13,7 @@ mod text;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,16 +57,21 @@ pub struct AdminState {
     pub status: Arc<Status>,
 }
 
-/// Serves until it is dropped, and its connections with it.
-pub async fn serve(listener: TcpListener, state: AdminState) -> Infallible {
+/// Serves until `stop` is ready, and then what it has accepted by then.
+pub async fn serve(listener: TcpListener, state: AdminState, stop: impl Future) {
     let state = Arc::new(state);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
     loop {
         // The semaphore is never closed, so this is always a permit.
         let permit = room.clone().acquire_owned().await;
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stop => break,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let state = state.clone();
                 connections.spawn(async move {
@@ -80,6 +86,8 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> Infallible {
             }
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn connection(stream: TcpStream, state: Arc<AdminState>) -> io::Result<()> {

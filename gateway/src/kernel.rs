@@ -20,6 +20,7 @@ use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
 
 use account::Account;
 use diag::SockDiag;
+pub use sys::passed;
 
 /// Bytes that moved at most this long ago make a connection busy.
 pub const BUSY_WINDOW: Duration = Duration::from_nanos(BUSY_WINDOW_NS);

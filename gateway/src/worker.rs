@@ -5,6 +5,7 @@ mod connection;
 mod flag;
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -57,6 +58,9 @@ pub enum Command {
     /// Serve what is queued on this address, then stop listening there; its connections end with the answer that
     /// they wait for.
     Close(SocketAddr, InUse),
+    /// Another process has sockets on these addresses and accepts what is queued: stop accepting at once. Close what
+    /// listens elsewhere. Connections end where their clients do not notice.
+    LetGo(Arc<HashSet<SocketAddr>>),
 }
 
 /// Held while anything that came in on a closed address is still served.
@@ -93,6 +97,8 @@ pub struct Worker {
     idle: Notify,
     /// When an attempt to accept a connection last failed.
     starved: Cell<Option<Instant>>,
+    /// A successor has the listening sockets.
+    succeeded: Flag,
     /// The phase of [`Shared`], as this thread's tasks read it.
     draining: Flag,
     ended: Flag,
@@ -107,6 +113,7 @@ impl Worker {
             connections: Cell::new(0),
             idle: Notify::new(),
             starved: Cell::default(),
+            succeeded: Flag::default(),
             draining: Flag::default(),
             ended: Flag::default(),
         })
@@ -152,6 +159,11 @@ impl Worker {
         sleep(FLUSH / 2).await;
     }
 
+    /// Whether a successor serves new connections: clients may go there as soon as they have their answer.
+    fn is_succeeded(&self) -> bool {
+        self.succeeded.is_set()
+    }
+
     /// Ready when the drain has begun.
     async fn draining(&self) {
         self.draining.wait().await;
@@ -162,6 +174,14 @@ impl Worker {
         tokio::select! {
             () = self.draining() => {}
             () = socket.closing() => {}
+        }
+    }
+
+    /// As [`Self::leaving`], and also ready when there is a successor: where a goodbye loses no request.
+    async fn leaving_politely(&self, socket: &Socket) {
+        tokio::select! {
+            () = self.leaving(socket) => {}
+            () = self.succeeded.wait() => {}
         }
     }
 
@@ -184,6 +204,8 @@ impl Worker {
             Err(why) => return self.shared.ledger.process().connection_refused(why),
         };
         let socket = socket.clone();
+        // A socket of both families speaks of IPv4 in addresses of IPv6.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         spawn_local(async move {
             connection::serve(&held.worker, stream, peer, &socket).await;
             drop(held);

@@ -1,6 +1,6 @@
-//! The few system calls that aya has no call for, and the memory that the kernel half writes: all unsafe code of
-//! the user half is here.
-#![allow(unsafe_code, reason = "bpf(2), mmap(2) and raw netlink; each use says why it is sound")]
+//! The few system calls that aya has no call for, the memory that the kernel half writes, and descriptors that are known
+//! by number alone: all unsafe code of the user half is here.
+#![allow(unsafe_code, reason = "bpf(2), mmap(2), raw netlink, LISTEN_FDS; each use says why it is sound")]
 
 use std::ffi::CString;
 use std::io;
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use penstock_common::account::{Entry, Key, Own, ROWS_PER_CPU, Row, Side, Sight, Socket, row};
 
@@ -136,6 +136,24 @@ pub(super) fn sock_diag_socket() -> io::Result<OwnedFd> {
     }
     // SAFETY: just opened, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The descriptors that a supervisor passed to this process, by `LISTEN_FDS`: so many from 3 on (sd_listen_fds(3)); a
+/// second call gets none. Call it before anything else opens a descriptor.
+#[must_use]
+pub fn passed(count: u16) -> Vec<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    const FIRST: i32 = 3;
+    if TAKEN.swap(true, Relaxed) {
+        return Vec::new();
+    }
+    let take = |number| {
+        // SAFETY: takes no pointer, and changes the flags of this one descriptor; one that is not open is refused.
+        let is_open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+        // SAFETY: open, passed to this process for it to have, and by the flag above claimed but once.
+        is_open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    (FIRST..FIRST + i32::from(count)).filter_map(take).collect()
 }
 
 /// Values that cross between the halves as bytes: any bytes are a valid value, and none of them is padding.

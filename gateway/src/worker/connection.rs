@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -36,7 +38,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         Rc::new(Client { worker: worker.clone(), gate: gate.clone(), peer, local, reset: Cell::new(false) });
     let service = service_fn(|request| {
         let client = client.clone();
-        async move { Ok::<_, Infallible>(request::serve(&client, request).await) }
+        async move {
+            let mut response = request::serve(&client, request).await;
+            if client.worker.is_succeeded() && protocol == Protocol::Http1 {
+                // The one goodbye of HTTP/1.1 that no request can cross.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     match protocol {
         Protocol::Http1 => {
@@ -56,7 +65,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
             tokio::select! {
                 biased;
                 _ = connection.as_mut() => {}
-                () = worker.leaving(socket) => {
+                () = worker.leaving_politely(socket) => {
                     connection.as_mut().graceful_shutdown();
                     until_ended(&client, connection).await;
                 }
