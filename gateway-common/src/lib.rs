@@ -7,3 +7,4 @@
 
 pub mod account;
 pub mod framing;
+pub mod steer;

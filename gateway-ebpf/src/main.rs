@@ -6,6 +6,7 @@
 #![allow(internal_features, reason = "as above")]
 
 mod account;
+mod steer;
 
 /// Kernels give the helpers that we need only to programs that say they are GPL-compatible.
 #[unsafe(link_section = "license")]

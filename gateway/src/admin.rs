@@ -10,11 +10,13 @@ mod process;
 mod status;
 mod text;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -54,6 +56,8 @@ pub struct AdminState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub ledger: Ledger,
     pub meters: Arc<Meters>,
+    /// Connections of clients that each worker serves.
+    pub workers: Vec<Arc<AtomicU32>>,
     pub status: Arc<Status>,
 }
 
@@ -130,12 +134,16 @@ fn ready(state: &AdminState) -> Response<Full<Bytes>> {
     let status = state.status.read();
     let generation = state.snapshot.load().generation;
     let ready = status.phase == Phase::Ready && generation > 0;
+    let word = |works: &Result<(), String>| {
+        works.as_ref().map_or_else(|why| format!("off: {why}"), |()| "on".into())
+    };
+    let programs: BTreeMap<_, _> = status.programs.iter().map(|(name, works)| (*name, word(works))).collect();
     let body = json!({
         "ready": ready,
         "phase": status.phase.word(),
         "generation": generation,
         "draining": status.phase == Phase::Draining,
-        "kernel": { "rung": status.rung, "reason": status.rung_reason },
+        "kernel": { "rung": status.rung, "reason": status.rung_reason, "programs": programs },
         "last_reload_error": status.last_reload_error,
     });
     respond_json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)

@@ -102,8 +102,10 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
         phase: phase_seen,
         connections_per_worker: (connections / workers as u32).max(1),
     };
+    let steer = if workers > 1 { stand.steer } else { Err("there is one worker".into()) };
+    let seat = |index| steer.as_ref().ok().map(|steer| steer.seat(index));
     let workers: Vec<_> = (0..workers)
-        .map(|index| worker::start(index, shared.clone()))
+        .map(|index| worker::start(index, shared.clone(), seat(index)))
         .collect::<Result<_, _>>()
         .context("cannot start the workers (--workers)")?;
     // Late: the gateway that runs waits for us from here on.
@@ -118,18 +120,30 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     warn_of(&ports);
 
     let snapshot = control.published().snapshot.clone();
+    let counts = workers.iter().map(|worker| worker.connections.clone()).collect();
     let admin_address = admin.address;
-    let admin =
-        admin.serve(AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() })?;
+    let admin = admin.serve(AdminState {
+        snapshot,
+        ledger: ledger.clone(),
+        meters,
+        workers: counts,
+        status: status.clone(),
+    })?;
     status.set_phase(admin::Phase::Ready);
     let mut gateway = Gateway { control, ports, signals, ends: ends(&workers), ledger, admin, offer: None };
     let code = match succession::dismiss(predecessor, gateway.served()).await {
         Ok(succeeds) => {
             gateway.offer = succession::offer(admin_address, succeeds).await;
-            let listeners = gateway.ports.describe();
+            let steered = match steer {
+                Ok(steer) => gateway.ports.steer(steer).await,
+                Err(why) => Err(why),
+            };
+            status.set_program("steer", steered.clone());
             eprintln!(
-                "penstock ready: listeners=[{listeners}] admin={admin_address} rung={rung} ({})",
-                stand.why
+                "penstock ready: listeners=[{}] admin={admin_address} rung={rung} ({}) steer={}",
+                gateway.ports.describe(),
+                stand.why,
+                steered.map_or_else(|why| format!("off ({why})"), |()| "on".into()),
             );
             gateway.until_stopped().await
         }
@@ -263,7 +277,7 @@ mod tests {
                 let _inbox = inbox;
                 assert!(!panics, "as the test wants it");
             });
-            let mut ends = ends(&[worker::Handle { commands, thread }]);
+            let mut ends = ends(&[worker::Handle { commands, connections: Arc::default(), thread }]);
             let ended = timeout(Duration::from_secs(5), ends.join_next()).await;
             assert!(ended.is_ok_and(|ended| ended.is_some()), "panics: {panics}");
         }

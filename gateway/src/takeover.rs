@@ -22,9 +22,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::geteuid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// For either side's next word: each has nothing to wait for in between.
@@ -170,19 +172,18 @@ impl Predecessor {
             Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
         };
         of_this_user(&stream)?;
-        stream.write_all(format!("{}\n", wire::GREETING).as_bytes()).await?;
-        let mut sockets = Vec::new();
-        loop {
-            match wire::receive(&stream).await? {
-                Some((wire::SOCKET, Some(socket))) if sockets.len() < SOCKETS_MAX => sockets.push(socket),
-                Some((wire::ALL, None)) => return Ok(Some((Self(stream), sockets))),
-                Some(_) => return Err(io::Error::other("it does not give its sockets")),
-                None => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "it left before it gave them all",
-                    ));
+        let process = stream.peer_cred()?.pid().and_then(Pid::from_raw);
+        let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        match take_all(&mut stream).await {
+            Ok(sockets) => Ok(Some((Self(stream), sockets))),
+            Err(error) => {
+                // Of a process that was killed this end closes first, and its ports a moment later.
+                if is_about_the_end(&error)
+                    && let Some(process) = process
+                {
+                    let _ = spawn_blocking(move || until_ended(&process)).await;
                 }
+                Err(error)
             }
         }
     }
@@ -203,6 +204,35 @@ impl Predecessor {
             Ok(None) | Err(_) => Dismissed::Gone,
         }
     }
+}
+
+async fn take_all(stream: &mut UnixStream) -> io::Result<Vec<OwnedFd>> {
+    stream.write_all(format!("{}\n", wire::GREETING).as_bytes()).await?;
+    let mut sockets = Vec::new();
+    loop {
+        match wire::receive(stream).await? {
+            Some((wire::SOCKET, Some(socket))) if sockets.len() < SOCKETS_MAX => sockets.push(socket),
+            Some((wire::ALL, None)) => return Ok(sockets),
+            Some(_) => return Err(io::Error::other("it does not give its sockets")),
+            None => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it left before it gave them all"));
+            }
+        }
+    }
+}
+
+/// Readable when the process has ended, and all that it had is closed.
+fn until_ended(process: &OwnedFd) {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    // A process that lives keeps its ports, and whoever binds them next is told.
+    let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience));
+}
+
+fn is_about_the_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 fn of_this_user(stream: &UnixStream) -> io::Result<()> {

@@ -90,6 +90,7 @@ fn state() -> AdminState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot())),
         ledger,
         meters: Arc::default(),
+        workers: vec![Arc::default(); 2],
         status: Arc::default(),
     }
 }

@@ -5,19 +5,28 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
+use crate::kernel::steer::Steer;
 use crate::listener::{self, Inherited};
 use crate::snapshot::Snapshot;
 use crate::worker::{Command, InUse};
+
+/// For a predecessor's program to let go of sockets.
+const STEER_TRIES: u32 = 40;
+const STEER_PAUSE: Duration = Duration::from_millis(25);
 
 pub(super) struct Ports {
     workers: Vec<mpsc::Sender<Command>>,
     /// With a copy of each socket, for a successor. None on an address of IPv4 that an inherited socket of IPv6 covers.
     open: BTreeMap<SocketAddr, Vec<TcpListener>>,
     inherited: Inherited,
+    /// `None`: the kernel chooses workers by hash.
+    steer: Option<Steer>,
     /// Taken out by a reload; what came in on them may still be served.
     closing: Vec<(SocketAddr, Weak<()>)>,
 }
@@ -37,7 +46,7 @@ struct Opened {
 
 impl Ports {
     pub(super) fn new(workers: Vec<mpsc::Sender<Command>>, inherited: Inherited) -> Self {
-        Self { workers, open: BTreeMap::new(), inherited, closing: Vec::new() }
+        Self { workers, open: BTreeMap::new(), inherited, steer: None, closing: Vec::new() }
     }
 
     /// Binds what `snapshot` adds. Nothing changes yet: a port that cannot be had keeps the old snapshot.
@@ -86,9 +95,17 @@ impl Ports {
                 // A worker that is gone has ended by a panic, which is reported where it is joined.
                 let _ = worker.send(Command::Listen(socket)).await;
             }
+            if let Some(Err(error)) =
+                self.steer.as_mut().map(|steer| steer.open(address, self.workers.len(), &opened.copies))
+            {
+                tracing::warn!(%address, %error, "new connections there go to workers by hash");
+            }
             self.open.insert(address, opened.copies);
         }
         for address in prepared.closed {
+            if let Some(steer) = &mut self.steer {
+                steer.close(address);
+            }
             // Before the workers' sockets, so that theirs is the last.
             self.open.remove(&address);
             let in_use = InUse::default();
@@ -101,6 +118,34 @@ impl Ports {
         self.inherited.settle();
     }
 
+    /// Has new connections given to the workers with the fewest, from now on. A predecessor's program may still have the
+    /// sockets for a moment.
+    ///
+    /// # Errors
+    /// When that works on no address.
+    pub(super) async fn steer(&mut self, mut steer: Steer) -> Result<(), String> {
+        let mut failed = None;
+        for (&address, copies) in &self.open {
+            let mut tries = STEER_TRIES;
+            while let Err(error) = steer.open(address, self.workers.len(), copies) {
+                tries -= 1;
+                if tries == 0 || error.kind() != io::ErrorKind::ResourceBusy {
+                    failed = Some(format!("{address}: {error}"));
+                    break;
+                }
+                sleep(STEER_PAUSE).await;
+            }
+        }
+        if let Some(error) = failed {
+            if steer.is_idle() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "new connections there go to workers by hash");
+        }
+        self.steer = Some(steer);
+        Ok(())
+    }
+
     /// Every listening socket.
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.open.values().flatten().map(AsFd::as_fd)
@@ -108,6 +153,8 @@ impl Ports {
 
     /// Leaves these addresses to a successor, and closes the rest.
     pub(super) async fn let_go(&mut self, served: HashSet<SocketAddr>) {
+        // The successor's program cannot have the sockets as long as ours does.
+        self.steer = None;
         self.close_copies();
         let served = Arc::new(served);
         for worker in &self.workers {

@@ -75,7 +75,8 @@ impl Serving {
 
 /// Asks the gateway that runs, if one does, for its sockets.
 pub(super) async fn ask(admin: SocketAddr, inherited: &mut Inherited) -> Option<Predecessor> {
-    let asked = timeout(PATIENCE, Predecessor::ask(admin)).await;
+    // Once for the sockets, and once for the end of one that is killed meanwhile.
+    let asked = timeout(2 * PATIENCE, Predecessor::ask(admin)).await;
     match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(Some((predecessor, sockets))) => {
             tracing::info!(sockets = sockets.len(), "the gateway that runs gives its sockets");

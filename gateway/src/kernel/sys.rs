@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use penstock_common::account::{Entry, Key, Own, ROWS_PER_CPU, Row, Side, Sight, Socket, row};
+use penstock_common::steer::{Address, Group};
 
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_PIN: libc::c_long = 6;
@@ -163,6 +164,8 @@ impl Plain for Entry {}
 impl Plain for Own {}
 impl Plain for Sight {}
 impl Plain for Row {}
+impl Plain for Address {}
+impl Plain for Group {}
 
 /// The value that `bytes` are; `None` where the length differs.
 pub(super) fn from_bytes<T: Plain>(bytes: &[u8]) -> Option<T> {
@@ -253,5 +256,43 @@ impl Drop for Rows {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `map`; no reference into it outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len * size_of::<Row>()) };
+    }
+}
+
+/// The value of an array map, mapped: words that both halves write at any time, each whole.
+#[derive(Debug)]
+pub(super) struct Words {
+    base: NonNull<u64>,
+    len: usize,
+}
+
+// SAFETY: the mapping is shared memory that is only touched by atomic operations.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Maps the first `len` words of an array map.
+    pub(super) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags};
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; a map that is too short is refused.
+        let base = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), len * 8, protection, MapFlags::SHARED, map.as_fd(), 0)
+        }?;
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len })
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&AtomicU64> {
+        // SAFETY: inside the mapping, which lives as long as `self` and begins at a page.
+        (index < self.len).then(|| unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(index)) })
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `map`; no reference into it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len * 8) };
     }
 }

@@ -108,6 +108,8 @@ impl Starting {
     pub async fn fails(mut self) -> String {
         let Some(Started { child, stderr, .. }) = &mut self.0 else { panic!("started") };
         let status = eventually("penstock to give up", async || child.try_wait().expect("waiting")).await;
+        // To its end, which may be read a little later.
+        _ = stderr.until("the end of what it says", |_| None::<()>).await;
         assert!(!status.success(), "{}", stderr.text());
         stderr.text()
     }

@@ -24,6 +24,7 @@ mod slow_readers;
 mod smuggling;
 mod stalls;
 mod status_table;
+mod steering;
 mod takeover;
 mod uploads;
 mod zero_config;

@@ -16,6 +16,8 @@ use aya_obj::{Object, ProgramSection};
 const BPF_PROG_LOAD: libc::c_long = 5;
 const TRACING: u32 = 26;
 const SOCK_OPS: u32 = 13;
+const SK_REUSEPORT: u32 = 21;
+const SK_REUSEPORT_SELECT: u32 = 39;
 const CGROUP_SOCK_OPS: u32 = 3;
 const TRACE_ITER: u32 = 28;
 /// BPF_LOG_STATS.
@@ -70,6 +72,7 @@ pub(super) fn statistics(path: &str) -> Result<BTreeMap<String, String>> {
             object.functions.get(&program.function_key()).context("a program without a function")?;
         let (kind, expected_attach_type, attach_btf_id) = match &program.section {
             ProgramSection::SockOps => (SOCK_OPS, CGROUP_SOCK_OPS, 0),
+            ProgramSection::SkReuseport { .. } => (SK_REUSEPORT, SK_REUSEPORT_SELECT, 0),
             ProgramSection::Iter { .. } => (
                 TRACING,
                 TRACE_ITER,
@@ -131,7 +134,11 @@ fn summary(log: &str) -> Option<String> {
 
 fn data(map: &Map) -> Result<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::SkStorage(data) | Map::RingBuf(data) => Ok(data),
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::SkStorage(data)
+        | Map::RingBuf(data)
+        | Map::ReusePortSockArray(data) => Ok(data),
         _ => anyhow::bail!("the object has a map of an unexpected type"),
     }
 }
