@@ -8,3 +8,4 @@
 pub mod account;
 pub mod framing;
 pub mod splice;
+pub mod steer;

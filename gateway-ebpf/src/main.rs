@@ -8,6 +8,7 @@
 mod account;
 mod ops;
 mod splice;
+mod steer;
 
 /// Kernels give the helpers that we need only to programs that say they are GPL-compatible.
 #[unsafe(link_section = "license")]

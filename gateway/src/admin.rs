@@ -10,10 +10,13 @@ mod process;
 mod status;
 mod text;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -53,19 +56,26 @@ pub struct AdminState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub ledger: Ledger,
     pub meters: Arc<Meters>,
+    /// Connections of clients that each worker serves.
+    pub workers: Vec<Arc<AtomicU32>>,
     pub status: Arc<Status>,
 }
 
-/// Serves until it is dropped, and its connections with it.
-pub async fn serve(listener: TcpListener, state: AdminState) -> Infallible {
+/// Serves until `stop` is ready, and then what it has accepted by then.
+pub async fn serve(listener: TcpListener, state: AdminState, stop: impl Future) {
     let state = Arc::new(state);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
     loop {
         // The semaphore is never closed, so this is always a permit.
         let permit = room.clone().acquire_owned().await;
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stop => break,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let state = state.clone();
                 connections.spawn(async move {
@@ -80,6 +90,8 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> Infallible {
             }
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn connection(stream: TcpStream, state: Arc<AdminState>) -> io::Result<()> {
@@ -122,12 +134,16 @@ fn ready(state: &AdminState) -> Response<Full<Bytes>> {
     let status = state.status.read();
     let generation = state.snapshot.load().generation;
     let ready = status.phase == Phase::Ready && generation > 0;
+    let word = |works: &Result<(), String>| {
+        works.as_ref().map_or_else(|why| format!("off: {why}"), |()| "on".into())
+    };
+    let programs: BTreeMap<_, _> = status.programs.iter().map(|(name, works)| (*name, word(works))).collect();
     let body = json!({
         "ready": ready,
         "phase": status.phase.word(),
         "generation": generation,
         "draining": status.phase == Phase::Draining,
-        "kernel": { "rung": status.rung, "reason": status.rung_reason },
+        "kernel": { "rung": status.rung, "reason": status.rung_reason, "programs": programs },
         "last_reload_error": status.last_reload_error,
     });
     respond_json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)

@@ -6,7 +6,9 @@ mod hung;
 mod limits;
 mod ports;
 mod probes;
+mod succession;
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,12 +21,15 @@ use self::control::Control;
 use self::counting::Counting;
 use self::ports::Ports;
 use self::probes::Probes;
+use self::succession::{Admin, Serving};
 use crate::admin::{self, AdminState, Status};
 use crate::admit::Budget;
 use crate::cli;
 use crate::kernel::{self, privileges};
 use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
+use crate::listener::Inherited;
+use crate::takeover::Offer;
 use crate::worker::{self, Shared};
 
 /// How often changed files are looked for.
@@ -41,6 +46,8 @@ pub struct Host {
     stand: kernel::Stand,
     /// How many connections of clients the limit of open files allows.
     connections: u32,
+    /// Listening sockets of a supervisor's.
+    passed: Vec<OwnedFd>,
 }
 
 /// Loads the kernel half and gives back the privileges that this took. Call it before the first other thread starts.
@@ -48,10 +55,11 @@ pub struct Host {
 /// # Errors
 /// What keeps the gateway from starting, worded for its operator.
 pub fn prepare(options: &cli::Run) -> anyhow::Result<Host> {
+    let passed = limits::passed_sockets();
     let mut stand = kernel::stand(options.kernel).map_err(anyhow::Error::msg)?;
     privileges::drop_all(|| stand.rehearse()).map_err(anyhow::Error::msg)?;
     let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
-    Ok(Host { stand, connections })
+    Ok(Host { stand, connections, passed })
 }
 
 /// `penstock run`.
@@ -70,7 +78,8 @@ pub fn run(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     done
 }
 
-async fn serve(options: &cli::Run, Host { stand, connections }: Host) -> anyhow::Result<ExitCode> {
+async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
+    let Host { stand, connections, passed } = host;
     let mut signals = Signals::new()?;
     let access_log = AccessLog::open(options.access_log.as_str().into())
         .with_context(|| format!("cannot write the access log to {} (--access-log)", options.access_log))?;
@@ -94,49 +103,69 @@ async fn serve(options: &cli::Run, Host { stand, connections }: Host) -> anyhow:
         phase: phase_seen,
         connections_per_worker: (connections / workers as u32).max(1),
     };
+    let steer = if workers > 1 { stand.steer } else { Err("there is one worker".into()) };
+    let seat = |index| steer.as_ref().ok().map(|steer| steer.seat(index));
     let workers: Vec<_> = (0..workers)
-        .map(|index| worker::start(index, shared.clone()))
+        .map(|index| worker::start(index, shared.clone(), seat(index)))
         .collect::<Result<_, _>>()
         .context("cannot start the workers (--workers)")?;
-    let mut ports = Ports::new(workers.iter().map(|worker| worker.commands.clone()).collect());
-    control.publish_first(&mut ports).await?;
-    warn_of_public(&ports);
-
-    let admin = tokio::net::TcpListener::bind(options.admin)
-        .await
+    // Late: the gateway that runs waits for us from here on.
+    let mut inherited = Inherited::passed(passed);
+    let predecessor =
+        if options.takeover { succession::ask(options.admin, &mut inherited).await } else { None };
+    // First, because from the first socket that is published on, an error would cost clients their connections.
+    let admin = Admin::bind(options.admin, &inherited)
         .with_context(|| format!("cannot serve the admin port on {} (--admin)", options.admin))?;
-    let admin_address = admin.local_addr()?;
-    if !admin_address.ip().is_loopback() {
-        tracing::warn!(address = %admin_address, "the admin port has no authentication and other hosts can reach it");
-    }
+    let mut ports = Ports::new(workers.iter().map(|worker| worker.commands.clone()).collect(), inherited);
+    control.publish_first(&mut ports).await?;
+    warn_of(&ports);
+
     let snapshot = control.published().snapshot.clone();
     tokio::spawn(hung::watch(snapshot.clone()));
-    tokio::spawn(admin::serve(
-        admin,
-        AdminState { snapshot, ledger: ledger.clone(), meters, status: status.clone() },
-    ));
-
+    let counts = workers.iter().map(|worker| worker.connections.clone()).collect();
+    let admin_address = admin.address;
+    let admin = admin.serve(AdminState {
+        snapshot,
+        ledger: ledger.clone(),
+        meters,
+        workers: counts,
+        status: status.clone(),
+    })?;
     status.set_phase(admin::Phase::Ready);
-    eprintln!(
-        "penstock ready: listeners=[{}] admin={admin_address} rung={rung} ({})",
-        ports.describe(),
-        stand.why
-    );
-
-    let mut ends = ends(&workers);
-    let code = until_stopped(&mut control, &mut ports, &mut signals, &mut ends, &ledger).await;
+    let mut gateway = Gateway { control, ports, signals, ends: ends(&workers), ledger, admin, offer: None };
+    let code = match succession::dismiss(predecessor, gateway.served()).await {
+        Ok(succeeds) => {
+            gateway.offer = succession::offer(admin_address, succeeds).await;
+            let steered = match steer {
+                Ok(steer) => gateway.ports.steer(steer).await,
+                Err(why) => Err(why),
+            };
+            status.set_program("steer", steered.clone());
+            eprintln!(
+                "penstock ready: listeners=[{}] admin={admin_address} rung={rung} ({}) steer={}",
+                gateway.ports.describe(),
+                stand.why,
+                steered.map_or_else(|why| format!("off ({why})"), |()| "on".into()),
+            );
+            gateway.until_stopped().await
+        }
+        Err(code) => code,
+    };
     status.set_phase(admin::Phase::Draining);
-    drain(options.drain_timeout, &phase, &mut signals, workers).await;
-    if !ledger.access_log().shutdown(LAST_LINES) {
+    gateway.drain(options.drain_timeout, &phase, workers).await;
+    if !gateway.ledger.access_log().shutdown(LAST_LINES) {
         tracing::warn!("the access log is stuck; its last lines are lost");
     }
     Ok(code)
 }
 
-/// Without authentication, who can reach a listener can use the engines.
-fn warn_of_public(ports: &Ports) {
+fn warn_of(ports: &Ports) {
+    // Without authentication, who can reach a listener can use the engines.
     for address in ports.addresses().filter(|address| !address.ip().is_loopback()) {
         tracing::warn!(%address, "other hosts can reach this listener, and nothing asks them who they are");
+    }
+    for address in ports.unused() {
+        tracing::warn!(%address, "a socket was passed (LISTEN_FDS) that is no Gateway listener's; nobody serves it");
     }
 }
 
@@ -146,69 +175,96 @@ fn ends(workers: &[worker::Handle]) -> JoinSet<()> {
     commands.map(|commands| async move { commands.closed().await }).collect()
 }
 
-/// Serves, reloads and probes until the operator asks for the end, or a worker is lost.
-async fn until_stopped(
-    control: &mut Control,
-    ports: &mut Ports,
-    signals: &mut Signals,
-    ends: &mut JoinSet<()>,
-    ledger: &Ledger,
-) -> ExitCode {
-    let mut poll = interval(POLL);
-    let mut probe = interval(PROBE);
-    let mut probes = Probes::new();
-    // After a long reload, once is enough.
-    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::Stop => return ExitCode::SUCCESS,
-                Asked::Reload => {
-                    ledger.access_log().reopen();
-                    if signals.unless_stopped(control.reload(ports)).await.is_none() {
-                        return ExitCode::SUCCESS;
-                    }
-                }
-            },
-            // Clients that the kernel gave to its sockets get no answer: whoever supervises us must start anew.
-            Some(_) = ends.join_next() => {
-                tracing::error!("a worker has ended without being asked; the gateway drains and exits");
-                return ExitCode::FAILURE;
-            }
-            _ = poll.tick() => if signals.unless_stopped(control.poll(ports)).await.is_none() {
-                return ExitCode::SUCCESS;
-            },
-            _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
-        }
-    }
+/// The gateway while it serves.
+struct Gateway {
+    control: Control,
+    ports: Ports,
+    signals: Signals,
+    /// Done one by one as workers end.
+    ends: JoinSet<()>,
+    ledger: Ledger,
+    admin: Serving,
+    /// `None`: nobody can take over.
+    offer: Option<Offer>,
 }
 
-async fn drain(
-    limit: Duration,
-    phase: &watch::Sender<worker::Phase>,
-    signals: &mut Signals,
-    workers: Vec<worker::Handle>,
-) {
-    tracing::info!(
-        limit_s = limit.as_secs_f64(),
-        "draining: requests in flight go on, new connections do not"
-    );
-    phase.send_replace(worker::Phase::Draining);
-    let mut joined = tokio::task::spawn_blocking(move || {
-        for worker in workers {
-            if worker.thread.join().is_err() {
-                tracing::error!("a worker ended by a panic");
+impl Gateway {
+    /// Serves, reloads and probes until the operator asks for the end, a successor has taken over, or a worker is lost.
+    async fn until_stopped(&mut self) -> ExitCode {
+        let mut poll = interval(POLL);
+        let mut probe = interval(PROBE);
+        let mut probes = Probes::new();
+        // After a long reload, once is enough.
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let Self { control, ports, signals, .. } = self;
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => return ExitCode::SUCCESS,
+                    Asked::Reload => {
+                        self.ledger.access_log().reopen();
+                        if signals.unless_stopped(control.reload(ports)).await.is_none() {
+                            return ExitCode::SUCCESS;
+                        }
+                    }
+                },
+                // Clients that the kernel gave to its sockets get no answer: whoever supervises us must start anew.
+                Some(_) = self.ends.join_next() => {
+                    tracing::error!("a worker has ended without being asked; the gateway drains and exits");
+                    return ExitCode::FAILURE;
+                }
+                _ = poll.tick() => if signals.unless_stopped(control.poll(ports)).await.is_none() {
+                    return ExitCode::SUCCESS;
+                },
+                _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
+                successor = succession::asked(self.offer.as_ref()) => {
+                    let sockets = ports.sockets().chain(self.admin.sockets());
+                    // Nothing is reloaded meanwhile: what is given must stay what there is.
+                    let taken = signals.unless_stopped(succession::give(successor, sockets)).await;
+                    match taken {
+                        None => return ExitCode::SUCCESS,
+                        Some(None) => {}
+                        Some(Some(taken)) => {
+                            self.let_go(taken).await;
+                            return ExitCode::SUCCESS;
+                        }
+                    }
+                }
             }
         }
-    });
-    tokio::select! {
-        _ = &mut joined => return,
-        _ = timeout(limit, signals.stop()) => {}
     }
-    tracing::warn!("the drain is over; what is still in flight is cut");
-    phase.send_replace(worker::Phase::Ended);
-    let _ = timeout(Duration::from_secs(2), joined).await;
+
+    async fn drain(
+        &mut self,
+        limit: Duration,
+        phase: &watch::Sender<worker::Phase>,
+        workers: Vec<worker::Handle>,
+    ) {
+        tracing::info!(
+            limit_s = limit.as_secs_f64(),
+            "draining: requests in flight go on, new connections do not"
+        );
+        if let Some(offer) = self.offer.take() {
+            offer.withdraw();
+        }
+        self.ports.close_copies();
+        phase.send_replace(worker::Phase::Draining);
+        let mut joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                if worker.thread.join().is_err() {
+                    tracing::error!("a worker ended by a panic");
+                }
+            }
+        });
+        tokio::select! {
+            _ = &mut joined => return,
+            _ = timeout(limit, self.signals.stop()) => {}
+        }
+        tracing::warn!("the drain is over; what is still in flight is cut");
+        phase.send_replace(worker::Phase::Ended);
+        let _ = timeout(Duration::from_secs(2), joined).await;
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +279,7 @@ mod tests {
                 let _inbox = inbox;
                 assert!(!panics, "as the test wants it");
             });
-            let mut ends = ends(&[worker::Handle { commands, thread }]);
+            let mut ends = ends(&[worker::Handle { commands, connections: Arc::default(), thread }]);
             let ended = timeout(Duration::from_secs(5), ends.join_next()).await;
             assert!(ended.is_ok_and(|ended| ended.is_some()), "panics: {panics}");
         }

@@ -81,6 +81,11 @@ pub struct Run {
     #[arg(long, value_name = "DURATION", env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "30s", value_parser = config::duration)]
     pub drain_timeout: Duration,
 
+    /// Take the listening sockets over from the gateway that runs with the same --admin; it finishes what it has and
+    /// exits. Without one, start as usual
+    #[arg(long, env = "PENSTOCK_TAKEOVER")]
+    pub takeover: bool,
+
     /// How much of the kernel half to use
     #[arg(long, value_enum, env = "PENSTOCK_KERNEL", default_value_t)]
     pub kernel: Wanted,

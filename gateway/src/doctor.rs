@@ -6,7 +6,7 @@ use std::fs;
 use rustix::process::{Resource, getrlimit};
 
 use crate::kernel::Rung;
-use crate::kernel::probe::{Finding, probe};
+use crate::kernel::probe::{Finding, beside, probe};
 
 /// Descriptors below which a gateway for long streams runs out: each stream takes two.
 const FEW_DESCRIPTORS: u64 = 4096;
@@ -25,12 +25,17 @@ pub fn report() -> String {
     line("BTF", if fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false) { "yes" } else { "no" }.into());
     line("capabilities", capabilities());
     let findings = probe();
+    let marked = |found: &Result<String, String>| match found {
+        Ok(found) => ("has", found.clone()),
+        Err(found) => ("lacks", found.clone()),
+    };
     for finding in &findings {
-        let (mark, found) = match &finding.found {
-            Ok(found) => ("has", found),
-            Err(found) => ("lacks", found),
-        };
+        let (mark, found) = marked(&finding.found);
         line(finding.rung.word(), format!("{mark} {}: {found}", finding.need));
+    }
+    for (name, found) in beside() {
+        let (mark, found) = marked(&found);
+        line(name, format!("{mark} what it needs: {found}"));
     }
     line("rung", rung(&findings).to_string());
     report

@@ -10,6 +10,7 @@ pub mod own;
 pub mod privileges;
 pub mod probe;
 pub mod splice;
+pub mod steer;
 mod sys;
 
 use std::fmt;
@@ -21,6 +22,8 @@ use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
 
 use account::Account;
 use diag::SockDiag;
+use steer::Steer;
+pub use sys::passed;
 
 /// Bytes that moved at most this long ago make a connection busy.
 pub const BUSY_WINDOW: Duration = Duration::from_nanos(BUSY_WINDOW_NS);
@@ -75,6 +78,8 @@ pub struct Stand {
     pub why: String,
     /// The kernel's counts; `None` in userspace.
     pub source: Option<Box<dyn Counts>>,
+    /// Beside the rungs: what chooses the worker of a new connection, or why nothing does but a hash.
+    pub steer: Result<Steer, String>,
 }
 
 /// What one endpoint has, as the kernel knows it. Totals never fall.
@@ -174,12 +179,17 @@ pub trait Counts: Send {
 }
 
 impl Stand {
-    /// [`Counts::rehearse`] of the source, if there is one.
+    fn new(rung: Rung, why: String, source: Option<Box<dyn Counts>>) -> Self {
+        Self { rung, why, source, steer: Err("not tried".into()) }
+    }
+
+    /// [`Counts::rehearse`] of all that is loaded.
     ///
     /// # Errors
     /// As there.
     pub fn rehearse(&mut self) -> io::Result<()> {
-        self.source.as_mut().map_or(Ok(()), |source| source.rehearse())
+        self.source.as_mut().map_or(Ok(()), |source| source.rehearse())?;
+        self.steer.as_mut().map_or(Ok(()), Steer::prove)
     }
 }
 
@@ -188,8 +198,8 @@ impl Stand {
 /// # Errors
 /// When a rung is demanded that this build or host does not have.
 pub fn stand(wanted: Wanted) -> Result<Stand, String> {
-    let userspace = |why: &str| Stand { rung: Rung::Userspace, why: why.into(), source: None };
-    match wanted {
+    let userspace = |why: &str| Stand::new(Rung::Userspace, why.into(), None);
+    let mut stand = match wanted {
         Wanted::Off => Ok(userspace("asked for by --kernel off")),
         Wanted::SockDiag => sock_diag("asked for by --kernel sock-diag".into()),
         Wanted::Account => account(),
@@ -199,19 +209,24 @@ pub fn stand(wanted: Wanted) -> Result<Stand, String> {
         Wanted::Auto => Ok(account()
             .or_else(|why| sock_diag(format!("no accounting programs: {why}")))
             .unwrap_or_else(|why| userspace(&why))),
-    }
+    }?;
+    stand.steer = match wanted {
+        Wanted::Off | Wanted::SockDiag => Err("--kernel asks for no programs".into()),
+        Wanted::Auto | Wanted::Account | Wanted::Full => Steer::load(),
+    };
+    Ok(stand)
 }
 
 fn account() -> Result<Stand, String> {
     probe::capabilities()?;
     let account = Account::load(&account::Place::find()?)?;
     let why = account.origin().to_owned();
-    Ok(Stand { rung: Rung::Account, why, source: Some(Box::new(account)) })
+    Ok(Stand::new(Rung::Account, why, Some(Box::new(account))))
 }
 
 fn sock_diag(why: String) -> Result<Stand, String> {
     let diag = SockDiag::open().map_err(|e| format!("{why}; no sock_diag: {e}"))?;
-    Ok(Stand { rung: Rung::SockDiag, why, source: Some(Box::new(diag)) })
+    Ok(Stand::new(Rung::SockDiag, why, Some(Box::new(diag))))
 }
 
 /// An address as both halves write it.

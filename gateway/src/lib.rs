@@ -39,5 +39,6 @@ mod request;
 mod route;
 pub mod scan;
 mod snapshot;
+mod takeover;
 mod upload;
 mod worker;

@@ -1,14 +1,19 @@
 //! Listening sockets: one for each worker on each address, so that the kernel spreads connections over workers.
 
+mod inherited;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+pub use inherited::Inherited;
 
 /// Connections that the kernel queues for a socket; it lowers this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Binds `address` once for each of `workers`; `open` is what this process listens on already.
+/// A socket on `address` for each of `workers`, or more where `inherited`, those that are there already, are more; `open`
+/// is what this process and those before it listen on.
 ///
 /// # Errors
 /// When the address is taken (also by another process that would share it), not local, or not permitted.
@@ -16,13 +21,24 @@ pub fn bind(
     address: SocketAddr,
     workers: usize,
     open: impl IntoIterator<Item = SocketAddr>,
+    inherited: Vec<TcpListener>,
 ) -> io::Result<Vec<TcpListener>> {
     // SO_REUSEPORT would let two gateways of one user share the port and each get half of the clients. Where a
     // socket of our own has the port, it keeps others out, and would fail this too.
     if !open.into_iter().any(|open| overlap(open, address)) {
         drop(socket(address, false)?);
     }
-    (0..workers).map(|_| socket(address, true)?.listen(BACKLOG)).collect()
+    let had = inherited.len();
+    let mut sockets = inherited;
+    while sockets.len() < workers {
+        let another = socket(address, true).and_then(|bound| bound.listen(BACKLOG));
+        sockets.push(match sockets.len().checked_rem(had) {
+            // It lets no other join it: then its workers take turns at one socket.
+            Some(turn) => another.or_else(|_| sockets[turn].try_clone())?,
+            None => another?,
+        });
+    }
+    Ok(sockets)
 }
 
 /// Whether binding failed because the host has no such address family: then the other family serves alone.
@@ -54,11 +70,15 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Bound> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    // Accepted sockets inherit it: token events are small writes.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
+    make_ours(SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     Ok(Bound(socket))
+}
+
+fn make_ours(socket: SockRef<'_>) -> io::Result<()> {
+    // Accepted sockets inherit it: token events are small writes.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)
 }
 
 #[cfg(test)]
@@ -68,28 +88,46 @@ mod tests {
 
     fn free() -> SocketAddr {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        bind(any, 1, []).unwrap()[0].local_addr().unwrap()
+        bind(any, 1, [], vec![]).unwrap()[0].local_addr().unwrap()
     }
 
     #[test]
     fn each_worker_gets_a_socket_and_a_second_process_none() {
         let port = free();
-        let sockets = bind(port, 3, []).unwrap();
+        let sockets = bind(port, 3, [], vec![]).unwrap();
         assert_eq!(sockets.len(), 3);
         assert!(TcpStream::connect(port).is_ok());
-        assert_eq!(bind(port, 1, []).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(port, 1, [], vec![]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_port_of_our_own_is_had_on_a_wider_and_on_a_narrower_address() {
         let one = free();
         let all = SocketAddr::from(([0, 0, 0, 0], one.port()));
-        let narrow = bind(one, 2, []).unwrap();
-        let wide = bind(all, 2, [one]).unwrap();
+        let narrow = bind(one, 2, [], vec![]).unwrap();
+        let wide = bind(all, 2, [one], vec![]).unwrap();
         drop(narrow);
-        assert_eq!(bind(one, 2, [all]).unwrap().len(), 2);
+        assert_eq!(bind(one, 2, [all], vec![]).unwrap().len(), 2);
         drop(wide);
         let elsewhere = SocketAddr::from(([127, 0, 0, 2], one.port()));
         assert!(!overlap(one, elsewhere) && !overlap(all, ([0_u16; 8], one.port()).into()));
+    }
+    #[test]
+    fn inherited_sockets_are_all_used_and_joined_by_as_many_as_are_missing() {
+        let port = free();
+        let inherited = bind(port, 3, [], vec![]).unwrap();
+        let copies =
+            |count: usize| inherited[..count].iter().map(|socket| socket.try_clone().unwrap()).collect();
+        assert_eq!(bind(port, 2, [port], copies(3)).unwrap().len(), 3);
+        assert_eq!(bind(port, 5, [port], copies(3)).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn a_socket_that_admits_no_other_is_shared_by_all_workers() {
+        let lonely = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = lonely.local_addr().unwrap();
+        let sockets = bind(port, 3, [port], vec![lonely]).unwrap();
+        assert!(sockets.len() == 3 && sockets.iter().all(|socket| socket.local_addr().unwrap() == port));
+        assert_eq!(bind(port, 1, [], vec![]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -5,11 +5,12 @@ mod connection;
 mod flag;
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use self::accept::Socket;
 use self::flag::Flag;
 use crate::admit::Budget;
 use crate::forward::Connections;
+use crate::kernel::steer::Seat;
 use crate::ledger::{self, Ledger, RefusedConnection};
 use crate::pick::HotCold;
 use crate::route::{OpenConnections, Tables};
@@ -57,6 +59,9 @@ pub enum Command {
     /// Serve what is queued on this address, then stop listening there; its connections end with the answer that
     /// they wait for.
     Close(SocketAddr, InUse),
+    /// Another process has sockets on these addresses and accepts what is queued: stop accepting at once. Close what
+    /// listens elsewhere. Connections end where their clients do not notice.
+    LetGo(Arc<HashSet<SocketAddr>>),
 }
 
 /// Held while anything that came in on a closed address is still served.
@@ -66,21 +71,36 @@ pub type InUse = Arc<()>;
 pub struct Handle {
     /// Closed when the worker ends, however it does.
     pub commands: mpsc::Sender<Command>,
+    /// Connections of clients that it serves.
+    pub connections: Arc<AtomicU32>,
     pub thread: JoinHandle<()>,
 }
 
-/// Starts a worker.
+/// Starts a worker, which publishes its load at `seat`.
 ///
 /// # Errors
 /// When its runtime or its thread cannot be made: descriptors or threads have run out.
-pub fn start(index: usize, shared: Shared) -> io::Result<Handle> {
+pub fn start(index: usize, shared: Shared, seat: Option<Seat>) -> io::Result<Handle> {
     let (commands, inbox) = mpsc::channel(64);
     // Here and not on its thread, so that the one who starts it learns of an error.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime(seat.as_ref()).build()?;
+    let connections = Arc::<AtomicU32>::default();
+    let shown = connections.clone();
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        runtime.block_on(LocalSet::new().run_until(Worker::new(shared).run(inbox)));
+        runtime.block_on(LocalSet::new().run_until(Worker::new(shared, shown, seat).run(inbox)));
     })?;
-    Ok(Handle { commands, thread })
+    Ok(Handle { commands, connections, thread })
+}
+
+fn runtime(seat: Option<&Seat>) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all();
+    if let Some(seat) = seat.cloned() {
+        let same = seat.clone();
+        // Before each look for events, also where there is more to do: that the loop comes round is what shows.
+        builder.on_thread_park(move || seat.rests()).on_thread_unpark(move || same.begins());
+    }
+    builder
 }
 
 /// What the requests of one worker share.
@@ -88,25 +108,32 @@ pub struct Worker {
     pub shared: Shared,
     pub engines: Rc<Connections>,
     pub picker: HotCold,
-    connections: Cell<u32>,
+    /// Written by this thread alone.
+    connections: Arc<AtomicU32>,
+    /// Where the kernel half reads how many; `None`: it chooses by hash.
+    seat: Option<Seat>,
     /// Told when the last connection has gone.
     idle: Notify,
     /// When an attempt to accept a connection last failed.
     starved: Cell<Option<Instant>>,
+    /// A successor has the listening sockets.
+    succeeded: Flag,
     /// The phase of [`Shared`], as this thread's tasks read it.
     draining: Flag,
     ended: Flag,
 }
 
 impl Worker {
-    fn new(shared: Shared) -> Rc<Self> {
+    fn new(shared: Shared, connections: Arc<AtomicU32>, seat: Option<Seat>) -> Rc<Self> {
         Rc::new(Self {
             shared,
+            seat,
             engines: Rc::default(),
             picker: HotCold,
-            connections: Cell::new(0),
+            connections,
             idle: Notify::new(),
             starved: Cell::default(),
+            succeeded: Flag::default(),
             draining: Flag::default(),
             ended: Flag::default(),
         })
@@ -152,6 +179,11 @@ impl Worker {
         sleep(FLUSH / 2).await;
     }
 
+    /// Whether a successor serves new connections: clients may go there as soon as they have their answer.
+    fn is_succeeded(&self) -> bool {
+        self.succeeded.is_set()
+    }
+
     /// Ready when the drain has begun.
     async fn draining(&self) {
         self.draining.wait().await;
@@ -165,6 +197,14 @@ impl Worker {
         }
     }
 
+    /// As [`Self::leaving`], and also ready when there is a successor: where a goodbye loses no request.
+    async fn leaving_politely(&self, socket: &Socket) {
+        tokio::select! {
+            () = self.leaving(socket) => {}
+            () = self.succeeded.wait() => {}
+        }
+    }
+
     /// Ready when the drain has lasted for `time`.
     async fn drained_for(&self, time: Duration) {
         self.draining().await;
@@ -172,8 +212,15 @@ impl Worker {
     }
 
     async fn until_idle(&self) {
-        while self.connections.get() > 0 {
+        while self.connections.load(Relaxed) > 0 {
             self.idle.notified().await;
+        }
+    }
+
+    fn set_connections(&self, connections: u32) {
+        self.connections.store(connections, Relaxed);
+        if let Some(seat) = &self.seat {
+            seat.serves(connections);
         }
     }
 
@@ -184,6 +231,8 @@ impl Worker {
             Err(why) => return self.shared.ledger.process().connection_refused(why),
         };
         let socket = socket.clone();
+        // A socket of both families speaks of IPv4 in addresses of IPv6.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         spawn_local(async move {
             connection::serve(&held.worker, stream, peer, &socket).await;
             drop(held);
@@ -200,14 +249,14 @@ struct Open {
 
 impl Open {
     fn new(worker: &Rc<Worker>, local: SocketAddr) -> Result<Self, RefusedConnection> {
-        if worker.connections.get() >= worker.shared.connections_per_worker {
+        if worker.connections.load(Relaxed) >= worker.shared.connections_per_worker {
             return Err(RefusedConnection::ProcessFull);
         }
         let limit = connection::policy(worker, local).max_connections;
         let at_listener = worker.shared.tables.load().at(local).map(|table| table.open().clone());
         let at_listener = at_listener.unwrap_or_default();
         take(&at_listener, limit).ok_or(RefusedConnection::ListenerFull)?;
-        worker.connections.set(worker.connections.get() + 1);
+        worker.set_connections(worker.connections.load(Relaxed) + 1);
         let counted = worker.shared.ledger.connection();
         Ok(Self { worker: worker.clone(), at_listener, _counted: counted })
     }
@@ -226,8 +275,8 @@ fn take(open: &OpenConnections, limit: Option<u32>) -> Option<()> {
 impl Drop for Open {
     fn drop(&mut self) {
         self.at_listener.fetch_sub(1, Relaxed);
-        let left = self.worker.connections.get() - 1;
-        self.worker.connections.set(left);
+        let left = self.worker.connections.load(Relaxed) - 1;
+        self.worker.set_connections(left);
         if left == 0 {
             self.worker.idle.notify_one();
         }

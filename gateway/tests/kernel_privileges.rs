@@ -10,12 +10,14 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use penstock::kernel::account::Account;
+use penstock::kernel::steer::Steer;
 use penstock::kernel::{Counts, own, privileges};
 use rustix::thread::{CapabilitySet, capabilities};
 use socket2::{Domain, Protocol, Socket, Type};
 
-const TESTS: [(&str, fn()); 3] = [
+const TESTS: [(&str, fn()); 4] = [
     ("counting_works_without_privileges", counting_works_without_privileges),
+    ("steering_works_without_privileges", steering_works_without_privileges),
     (
         "cap_bpf_alone_stays_on_a_kernel_that_wants_it_for_open_maps",
         cap_bpf_alone_stays_on_a_kernel_that_wants_it_for_open_maps,
@@ -93,6 +95,15 @@ fn counting_works_without_privileges() {
     assert_eq!((now[0].open, now[1].open), (2, 1), "{now:?}");
     drop(account);
     assert!(!place.pins.exists(), "an orderly exit leaves nothing, without privileges too");
+}
+
+fn steering_works_without_privileges() {
+    let mut steer = Steer::load().unwrap();
+    privileges::drop_all(|| steer.prove()).unwrap();
+    assert_kept(CapabilitySet::NET_BIND_SERVICE);
+    assert!(Steer::load().is_err(), "loading must need what was given back");
+    // Sockets of a new listener, as a reload has them: a proof makes a group of its own.
+    steer.prove().unwrap();
 }
 
 /// Such a kernel is played: each call is refused to who has not CAP_BPF.

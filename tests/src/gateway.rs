@@ -1,5 +1,7 @@
 //! The built binary under test, one process for each test.
 
+mod starting;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
+
+use starting::From;
+pub use starting::Starting;
 
 use crate::client::{Answer, ask};
 use crate::{DEADLINE, eventually, within};
@@ -24,7 +29,7 @@ pub struct Gateway {
     stderr: Lines,
     /// The access log.
     stdout: Lines,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     port: u16,
 }
 
@@ -39,13 +44,60 @@ impl Gateway {
     /// # Panics
     /// When it does not get ready.
     pub async fn start_with(manifests: impl AsRef<str>, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::begin(manifests, options).ready().await
+    }
+
+    /// [`Gateway::start_with`], without waiting.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn begin(manifests: impl AsRef<str>, options: &[&str]) -> Starting {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let port = free_port();
         write(folder.path(), "all.yaml", manifests.as_ref(), port);
-        let path = folder.path().to_str().expect("a path of UTF-8").to_owned();
-        let mut all = vec!["-f", &path];
-        all.extend(options);
-        Self::spawn(&all, folder, port).await
+        Starting::spawn(&[&["-f", text(folder.path())], options].concat(), folder.clone(), port, From::Nobody)
+    }
+
+    /// Starts on manifests with a listening socket that a supervisor passes to it, whose port is `$PORT`.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub async fn start_with_socket(manifests: impl AsRef<str>, socket: TcpListener) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let port = socket.local_addr().expect("bound").port();
+        write(folder.path(), "all.yaml", manifests.as_ref(), port);
+        let options = ["-f", text(folder.path())];
+        Starting::spawn(&options, folder.clone(), port, From::Supervisor(socket)).ready().await
+    }
+
+    /// Another process on the same manifests that is to take over from this one.
+    #[must_use]
+    pub fn successor(&self, options: &[&str]) -> Starting {
+        self.successor_in(self.folder.path(), options)
+    }
+
+    /// [`Gateway::successor`] on manifests of its own.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    #[must_use]
+    pub fn successor_on(&self, manifests: &str, options: &[&str]) -> Starting {
+        let folder = self.folder.path().join(format!("next-{}", fastrand::u64(..)));
+        std::fs::create_dir(&folder).expect("a folder");
+        write(&folder, "all.yaml", manifests, self.port);
+        self.successor_in(&folder, options)
+    }
+
+    fn successor_in(&self, folder: &Path, options: &[&str]) -> Starting {
+        let admin = self.admin.to_string();
+        let all = [&["-f", text(folder), "--takeover", "--admin", &admin], options].concat();
+        Starting::spawn(&all, self.folder.clone(), self.port, From::Running(self.child.id()))
+    }
+
+    /// Where a successor finds it.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        self.folder.path().join(format!("run/{}.sock", self.admin))
     }
 
     /// [`Gateway::start`] on the rung of the kernel's programs, which takes root.
@@ -63,41 +115,8 @@ impl Gateway {
         let engines: Vec<String> = engines.iter().map(ToString::to_string).collect();
         let mut all = vec!["--listen", &listen];
         all.extend(engines.iter().flat_map(|engine| ["--engine", engine]));
-        Self::spawn(&all, tempfile::tempdir().expect("a temporary folder"), port).await
-    }
-
-    async fn spawn(options: &[&str], folder: TempDir, port: u16) -> Self {
-        let asked = options.iter().position(|option| *option == "--kernel");
-        let kernel = asked
-            .and_then(|at| options.get(at + 1))
-            .map_or_else(Kernel::of_tests, |word| Kernel::named(word));
-        let mut child = kernel
-            .penstock()
-            .args(["run", "--admin", "127.0.0.1:0", "--workers", "2"])
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starting penstock");
-        let stderr = Lines::of(child.stderr.take().expect("piped"));
-        let stdout = Lines::of(child.stdout.take().expect("piped"));
-        let ready = stderr.until("the line `penstock ready`", |lines| {
-            lines.iter().find(|line| line.starts_with("penstock ready:")).cloned()
-        });
-        let Some(ready) = ready.await else {
-            _ = child.kill();
-            _ = child.wait();
-            panic!("penstock did not get ready; it said:\n{}", stderr.text());
-        };
-        assert!(
-            ready.contains(&format!("rung={}", kernel.rung())),
-            "not on the rung that it was to take: {ready}"
-        );
-        let admin = ready.split("admin=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let admin = admin.and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("no admin= in {ready:?}"));
-        let address = (Ipv4Addr::LOCALHOST, port).into();
-        Self { address, admin, child, stderr, stdout, folder, port }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Starting::spawn(&all, Arc::new(folder), port, From::Nobody).ready().await
     }
 
     /// Writes or replaces a manifest file; Penstock finds it within about a second.
@@ -314,22 +333,32 @@ impl Kernel {
     /// The binary on this rung. Programs are pinned in a mount namespace of the gateway's own: no other gateway of this
     /// host shares them, and a killed one leaves nothing behind.
     fn penstock(self) -> Command {
+        if self != Self::Account {
+            return self.bare();
+        }
+        let mounted = "mount -t bpf -o mode=0700 none /sys/fs/bpf && exec \"$0\" \"$@\"";
+        wrapped(&["unshare", "--mount", "sh", "-c", mounted], &self.bare())
+    }
+
+    /// The binary on this rung, among the mounts of who starts it.
+    fn bare(self) -> Command {
         let mut penstock = penstock();
         penstock.env("PENSTOCK_KERNEL", self.word());
-        if self != Self::Account {
-            return penstock;
-        }
-        let mut command = Command::new("unshare");
-        let mounted = "mount -t bpf -o mode=0700 none /sys/fs/bpf && exec \"$0\" \"$@\"";
-        command.args(["--mount", "sh", "-c", mounted]).arg(penstock.get_program());
-        for (name, value) in penstock.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command
+        penstock
     }
+}
+
+/// A command that is run by another.
+fn wrapped(by: &[&str], command: &Command) -> Command {
+    let mut wrapped = Command::new(by[0]);
+    wrapped.args(&by[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
 }
 
 /// Whether this process may load programs and make namespaces: in a container, root may have neither right.
@@ -380,6 +409,10 @@ fn write(folder: &Path, name: &str, text: &str, port: u16) {
     let fresh = folder.join(format!(".{name}.new"));
     std::fs::write(&fresh, text).expect("writing manifests");
     std::fs::rename(fresh, folder.join(name)).expect("renaming manifests");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of UTF-8")
 }
 
 /// The lines that a process prints, as they come.

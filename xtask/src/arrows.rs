@@ -18,7 +18,7 @@ const DATA: &[&str] = &[
 ];
 /// What DATA must not know.
 const NOT_IN_DATA: &[&str] =
-    &["config", "discovery", "probe", "admin", "check", "explain", "doctor", "lifecycle"];
+    &["config", "discovery", "probe", "admin", "check", "explain", "doctor", "lifecycle", "takeover"];
 /// Crates that DATA must not use.
 const NOT_IN_DATA_CRATES: &[&str] =
     &["serde::", "kube::", "k8s_openapi::", "gateway_api::", "saphyr_parser::"];
@@ -26,7 +26,7 @@ const NOT_IN_DATA_CRATES: &[&str] =
 const LOG_THREAD: &str = "ledger/line.rs";
 /// Reads configuration and publishes snapshots.
 const CONTROL: &[&str] =
-    &["config", "discovery", "probe", "lifecycle", "admin", "check", "explain", "doctor"];
+    &["config", "discovery", "probe", "lifecycle", "takeover", "admin", "check", "explain", "doctor"];
 const NOT_IN_CONTROL: &[&str] = &["request", "relay"];
 /// Where the bands meet: leaves, that know neither of them but for what is named beside them.
 const SHARED: &[(&str, &[&str])] =

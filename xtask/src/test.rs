@@ -13,7 +13,7 @@ const THREADS: &str = "4";
 
 /// Black-box tests that say themselves which rung they are about, or start no gateway: they run once. All others are
 /// of the data path, and run on every rung.
-const ONE_RUNG: [&str; 3] = ["commands::", "foreign_load::", "privileges::"];
+const ONE_RUNG: [&str; 4] = ["commands::", "foreign_load::", "privileges::", "steering::"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::AdminState;
@@ -18,6 +19,7 @@ pub(super) fn render(state: &AdminState) -> String {
     meters(&mut page, &state.meters.read());
     endpoints(&mut page, &state.snapshot.load());
     traffic(&mut page, &state.ledger);
+    workers(&mut page, &state.workers);
     config(&mut page, state);
     process(&mut page, state.status.read().started);
     page.finish()
@@ -189,6 +191,14 @@ fn traffic(page: &mut Page, ledger: &Ledger) {
     .sample(&[], ledger.access_log().dropped());
 }
 
+fn workers(page: &mut Page, workers: &[Arc<AtomicU32>]) {
+    let help = "Client connections of each worker: even where they are steered, by chance where not.";
+    let mut connections = page.family("penstock_worker_connections", Gauge, help);
+    for (number, worker) in workers.iter().enumerate() {
+        connections.sample(&[("worker", &number.to_string())], worker.load(Relaxed));
+    }
+}
+
 fn config(page: &mut Page, state: &AdminState) {
     let status = state.status.read();
     page.family("penstock_config_generation", Gauge, "Counts published snapshots; 0 before the first.")
@@ -211,6 +221,11 @@ fn config(page: &mut Page, state: &AdminState) {
     .sample(&[], status.last_reload_success.map_or(0.0, unix_seconds));
     page.family("penstock_kernel_rung", Gauge, "1 for the rung of the kernel half that is stood on.")
         .sample(&[("rung", status.rung)], 1);
+    let help = "1 for a program of the kernel half beside the rungs that is at work, else 0.";
+    let mut programs = page.family("penstock_kernel_program", Gauge, help);
+    for (name, works) in &status.programs {
+        programs.sample(&[("program", name)], u8::from(works.is_ok()));
+    }
     page.family("penstock_build_info", Gauge, "1; the label says what runs.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
 }

@@ -1,5 +1,6 @@
 //! How the process as a whole stands: written by whoever runs it, read by the admin address.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -35,6 +36,8 @@ pub struct StatusReading {
     pub rung: &'static str,
     /// Why it stands on no higher one.
     pub rung_reason: String,
+    /// Programs of the kernel half beside the rungs, each with the reason where it is not at work.
+    pub programs: BTreeMap<&'static str, Result<(), String>>,
     pub reloads_succeeded: u64,
     pub reloads_failed: u64,
     pub last_reload_success: Option<SystemTime>,
@@ -49,6 +52,7 @@ impl Default for Status {
             phase: Phase::Starting,
             rung: "off",
             rung_reason: "not tried yet".into(),
+            programs: BTreeMap::new(),
             reloads_succeeded: 0,
             reloads_failed: 0,
             last_reload_success: None,
@@ -66,6 +70,10 @@ impl Status {
         let mut status = self.lock();
         status.rung = rung;
         status.rung_reason = reason.into();
+    }
+
+    pub fn set_program(&self, name: &'static str, works: Result<(), String>) {
+        self.lock().programs.insert(name, works);
     }
 
     /// The manifests were read, at the start or later, and a snapshot was published.

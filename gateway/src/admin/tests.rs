@@ -90,6 +90,7 @@ fn state() -> AdminState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot())),
         ledger,
         meters: Arc::default(),
+        workers: vec![Arc::default(); 2],
         status: Arc::default(),
     }
 }
@@ -129,7 +130,7 @@ fn traffic(state: &AdminState) {
 async fn start(state: AdminState) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, state));
+    tokio::spawn(serve(listener, state, std::future::pending::<()>()));
     address
 }
 

@@ -230,6 +230,7 @@ fn log_report(report: &Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::Inherited;
 
     const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -264,7 +265,7 @@ spec: {{endpoints: [{{fqdn: {{hostname: {hostname}, port: 8000}}}}]}}
         let command = <crate::cli::Cli as clap::Parser>::parse_from(command).command;
         let crate::cli::Command::Run(options) = command else { panic!("it is `run`") };
         let mut control = Control::start(&options, Arc::default(), Arc::default(), None).await.unwrap();
-        let mut ports = Ports::new(Vec::new());
+        let mut ports = Ports::new(Vec::new(), Inherited::default());
         control.publish_first(&mut ports).await.unwrap();
         (control, ports)
     }

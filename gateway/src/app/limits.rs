@@ -1,4 +1,7 @@
-//! What the host grants the process: cores, descriptors.
+//! What the host grants the process: cores, descriptors, sockets.
+
+use std::env;
+use std::os::fd::OwnedFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -22,4 +25,33 @@ pub(super) fn raise_open_files() -> std::io::Result<u32> {
     // Each client's request may hold one engine connection.
     let connections = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).clamp(16, MOST_CONNECTIONS);
     Ok(u32::try_from(connections).unwrap_or(u32::MAX))
+}
+
+/// The sockets that a supervisor opened for this process, as sd_listen_fds(3) has it. Call it before anything else opens
+/// a descriptor.
+pub(super) fn passed_sockets() -> Vec<OwnedFd> {
+    let variable = |name| env::var(name).ok();
+    crate::kernel::passed(passed(variable("LISTEN_PID"), variable("LISTEN_FDS"), std::process::id()))
+}
+
+/// How many there are, for the process of this number: the variables are inherited by children, the sockets are not.
+fn passed(pid: Option<String>, count: Option<String>, own: u32) -> u16 {
+    let is_ours = pid.and_then(|pid| pid.parse().ok()) == Some(own);
+    if is_ours { count.and_then(|count| count.parse().ok()).unwrap_or(0) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sockets_that_were_passed_to_this_very_process_are_taken() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(passed(text("7"), text("2"), 7), 2);
+        assert_eq!((passed(text("8"), text("2"), 7), passed(None, text("2"), 7)), (0, 0));
+        assert_eq!(
+            (passed(text("7"), text("-1"), 7), passed(text("7"), text("x"), 7), passed(text("7"), None, 7)),
+            (0, 0, 0)
+        );
+    }
 }

@@ -31,6 +31,7 @@ use super::{Counts, EndpointCounts, own, privileges, sys};
 use figures::Figures;
 use look::Look;
 pub(crate) use object::{OBJECT, full};
+pub(super) use object::map_data;
 pub use place::Place;
 use place::{Lock, Membership};
 use table::Table;

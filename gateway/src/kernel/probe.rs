@@ -40,6 +40,12 @@ pub fn probe() -> Vec<Finding> {
     ]
 }
 
+/// What stands beside the rungs, by its name: whether it works here, or what it lacks.
+#[must_use]
+pub fn beside() -> Vec<(&'static str, Result<String, String>)> {
+    vec![("steer", super::steer::verified())]
+}
+
 fn sock_diag() -> Result<String, String> {
     SockDiag::answers()
         .map(|()| "answers".into())

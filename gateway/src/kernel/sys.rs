@@ -1,6 +1,6 @@
-//! The few system calls that aya has no call for, and the memory that the kernel half writes: all unsafe code of
-//! the user half is here.
-#![allow(unsafe_code, reason = "bpf(2), mmap(2) and raw netlink; each use says why it is sound")]
+//! The few system calls that aya has no call for, the memory that the kernel half writes, and descriptors that are known
+//! by number alone: all unsafe code of the user half is here.
+#![allow(unsafe_code, reason = "bpf(2), mmap(2), raw netlink, LISTEN_FDS; each use says why it is sound")]
 
 use std::ffi::CString;
 use std::io;
@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use penstock_common::account::{Entry, Key, Own, ROWS_PER_CPU, Row, Side, Sight, Socket, row};
 use penstock_common::splice::{Mark, Report};
+use penstock_common::steer::{Address, Group};
 
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_PIN: libc::c_long = 6;
@@ -199,6 +200,24 @@ pub(super) fn sock_diag_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The descriptors that a supervisor passed to this process, by `LISTEN_FDS`: so many from 3 on (sd_listen_fds(3)); a
+/// second call gets none. Call it before anything else opens a descriptor.
+#[must_use]
+pub fn passed(count: u16) -> Vec<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    const FIRST: i32 = 3;
+    if TAKEN.swap(true, Relaxed) {
+        return Vec::new();
+    }
+    let take = |number| {
+        // SAFETY: takes no pointer, and changes the flags of this one descriptor; one that is not open is refused.
+        let is_open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+        // SAFETY: open, passed to this process for it to have, and by the flag above claimed but once.
+        is_open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    (FIRST..FIRST + i32::from(count)).filter_map(take).collect()
+}
+
 /// Values that cross between the halves as bytes: any bytes are a valid value, and none of them is padding.
 pub(super) trait Plain: Copy {}
 impl Plain for Key {}
@@ -209,6 +228,8 @@ impl Plain for Row {}
 impl Plain for Socket {}
 impl Plain for Mark {}
 impl Plain for Report {}
+impl Plain for Address {}
+impl Plain for Group {}
 
 /// The value that `bytes` are; `None` where the length differs.
 pub(super) fn from_bytes<T: Plain>(bytes: &[u8]) -> Option<T> {
@@ -299,5 +320,43 @@ impl Drop for Rows {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `map`; no reference into it outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len * size_of::<Row>()) };
+    }
+}
+
+/// The value of an array map, mapped: words that both halves write at any time, each whole.
+#[derive(Debug)]
+pub(super) struct Words {
+    base: NonNull<u64>,
+    len: usize,
+}
+
+// SAFETY: the mapping is shared memory that is only touched by atomic operations.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Maps the first `len` words of an array map.
+    pub(super) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags};
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; a map that is too short is refused.
+        let base = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), len * 8, protection, MapFlags::SHARED, map.as_fd(), 0)
+        }?;
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len })
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&AtomicU64> {
+        // SAFETY: inside the mapping, which lives as long as `self` and begins at a page.
+        (index < self.len).then(|| unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(index)) })
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `map`; no reference into it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len * 8) };
     }
 }

@@ -23,19 +23,25 @@ const CALM: Duration = Duration::from_secs(10);
 
 pub(super) struct Accepting {
     worker: Rc<Worker>,
-    sockets: HashMap<SocketAddr, (Rc<Socket>, JoinHandle<()>)>,
+    /// Most often one on each address; more where they were inherited from a gateway with more workers.
+    sockets: HashMap<SocketAddr, Vec<Open>>,
 }
+
+/// A listening socket, and the task that accepts from it.
+type Open = (Rc<Socket>, JoinHandle<()>);
 
 /// One listening socket, as its connections know it; they hold it as long as they live.
 pub(super) struct Socket {
     pub(super) address: SocketAddr,
     closing: Flag,
+    /// Its queue is another process's.
+    let_go: Flag,
     in_use: Cell<Option<InUse>>,
 }
 
 impl Socket {
     fn new(address: SocketAddr) -> Self {
-        Self { address, closing: Flag::default(), in_use: Cell::default() }
+        Self { address, closing: Flag::default(), let_go: Flag::default(), in_use: Cell::default() }
     }
 
     /// Ready when it is to be closed.
@@ -57,17 +63,26 @@ impl Accepting {
                 }
             }
             Command::Close(address, in_use) => {
-                if let Some((socket, _)) = self.sockets.remove(&address) {
-                    socket.in_use.set(Some(in_use));
+                for (socket, _) in self.sockets.remove(&address).into_iter().flatten() {
+                    socket.in_use.set(Some(in_use.clone()));
                     socket.closing.set();
                 }
+            }
+            Command::LetGo(served) => {
+                for (address, sockets) in self.sockets.drain() {
+                    let is_served = served.contains(&address);
+                    for (socket, _) in sockets {
+                        if is_served { socket.let_go.set() } else { socket.closing.set() }
+                    }
+                }
+                self.worker.succeeded.set();
             }
         }
     }
 
     /// Closes every socket; ready when what was queued on them has been taken in.
     pub(super) async fn drain(self) {
-        for (_, (socket, task)) in self.sockets {
+        for (socket, task) in self.sockets.into_values().flatten() {
             socket.closing.set();
             let _ = task.await;
         }
@@ -77,7 +92,7 @@ impl Accepting {
         let socket = Rc::new(Socket::new(listener.local_addr()?));
         let listener = TcpListener::from_std(listener)?;
         let task = spawn_local(accept(self.worker.clone(), listener, socket.clone()));
-        self.sockets.insert(socket.address, (socket, task));
+        self.sockets.entry(socket.address).or_default().push((socket, task));
         Ok(())
     }
 }
@@ -87,6 +102,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, socket: Rc<Socket>) {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = socket.closing() => break,
+            () = socket.let_go.wait() => return,
         };
         match accepted {
             Ok((stream, peer)) => worker.serve(stream, peer, &socket),

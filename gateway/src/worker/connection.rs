@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -44,7 +46,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
     let service = service_fn(|request| {
         let client = client.clone();
         // Boxed: hyper keeps room for it as long as the connection lives, and it is larger than all the rest.
-        Box::pin(async move { Ok::<_, Infallible>(request::serve(&client, request).await) })
+        Box::pin(async move {
+            let mut response = request::serve(&client, request).await;
+            if client.worker.is_succeeded() && protocol == Protocol::Http1 {
+                // The one goodbye of HTTP/1.1 that no request can cross.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        })
     });
     match protocol {
         Protocol::Http1 => {
@@ -65,7 +74,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
             tokio::select! {
                 biased;
                 _ = connection.as_mut() => {}
-                () = worker.leaving(socket) => {
+                () = worker.leaving_politely(socket) => {
                     connection.as_mut().graceful_shutdown();
                     until_ended(&client, connection).await;
                 }

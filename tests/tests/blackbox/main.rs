@@ -25,6 +25,8 @@ mod slow_readers;
 mod smuggling;
 mod stalls;
 mod status_table;
+mod steering;
+mod takeover;
 mod uploads;
 mod zero_config;
 

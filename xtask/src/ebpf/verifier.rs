@@ -16,6 +16,8 @@ use aya_obj::{Object, ProgramSection};
 const BPF_PROG_LOAD: libc::c_long = 5;
 const TRACING: u32 = 26;
 const SOCK_OPS: u32 = 13;
+const SK_REUSEPORT: u32 = 21;
+const SK_REUSEPORT_SELECT: u32 = 39;
 const CGROUP_SOCK_OPS: u32 = 3;
 const SK_MSG: u32 = 16;
 const SK_MSG_VERDICT: u32 = 7;
@@ -73,6 +75,7 @@ pub(super) fn statistics(path: &str) -> Result<BTreeMap<String, String>> {
         let (kind, expected_attach_type, attach_btf_id) = match &program.section {
             ProgramSection::SockOps => (SOCK_OPS, CGROUP_SOCK_OPS, 0),
             ProgramSection::SkMsg => (SK_MSG, SK_MSG_VERDICT, 0),
+            ProgramSection::SkReuseport { .. } => (SK_REUSEPORT, SK_REUSEPORT_SELECT, 0),
             ProgramSection::Iter { .. } => (
                 TRACING,
                 TRACE_ITER,
@@ -139,7 +142,8 @@ fn data(map: &Map) -> Result<&MapData> {
         | Map::LruHashMap(data)
         | Map::SkStorage(data)
         | Map::SockHash(data)
-        | Map::RingBuf(data) => Ok(data),
+        | Map::RingBuf(data)
+        | Map::ReusePortSockArray(data) => Ok(data),
         _ => anyhow::bail!("the object has a map of an unexpected type"),
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, String> {
 }
 
 /// The descriptor side of a map, whatever its type.
-pub(super) fn map_data(map: &Map) -> Result<&MapData, String> {
+pub(crate) fn map_data(map: &Map) -> Result<&MapData, String> {
     match map {
         Map::Array(data) | Map::HashMap(data) | Map::SkStorage(data) | Map::RingBuf(data) => Ok(data),
         _ => Err("the object has a map of an unexpected type".into()),
