@@ -1,22 +1,34 @@
 //! Wall-clock times as RFC 3339 in UTC with microseconds.
 
-use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Shows a time; one before 1970 shows as 1970.
-pub(super) struct Timestamp(pub(super) SystemTime);
-
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, second) = (since.as_secs() / SECONDS_PER_DAY, since.as_secs() % SECONDS_PER_DAY);
-        let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        let micros = since.subsec_micros();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+/// Appends a time; one before 1970 shows as 1970.
+pub(super) fn append(text: &mut Vec<u8>, time: SystemTime) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / SECONDS_PER_DAY, since.as_secs() % SECONDS_PER_DAY);
+    let (year, month, day) = civil_from_days(days);
+    text.extend_from_slice(&digits::<4>(year));
+    for (before, part) in
+        [(b'-', month), (b'-', day), (b'T', second / 3_600), (b':', second / 60 % 60), (b':', second % 60)]
+    {
+        text.push(before);
+        text.extend_from_slice(&digits::<2>(part));
     }
+    text.push(b'.');
+    text.extend_from_slice(&digits::<6>(since.subsec_micros().into()));
+    text.push(b'Z');
+}
+
+/// The last `N` decimal digits.
+pub(super) fn digits<const N: usize>(mut number: u64) -> [u8; N] {
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    digits
 }
 
 /// The date of a day counted from 1970-01-01: `civil_from_days` of Howard Hinnant's "chrono-Compatible Low-Level
@@ -49,7 +61,9 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000007Z"),
         ] {
             let time = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(7);
-            assert_eq!(Timestamp(time).to_string(), expected);
+            let mut text = Vec::new();
+            append(&mut text, time);
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
         }
     }
 

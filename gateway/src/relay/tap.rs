@@ -4,6 +4,8 @@
 mod events;
 mod usage;
 
+use std::mem;
+
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
@@ -48,9 +50,10 @@ impl Kind {
 pub struct Tap {
     events: Option<Events>,
     head: Vec<u8>,
-    /// A ring: byte `n` of the body lies at `n % TAIL_BYTES`. Shorter only while the body is.
+    /// A ring: byte `n` of the body lies at `n % TAIL_BYTES`. Shorter only while the body is; empty while all of
+    /// the body is in the head.
     tail: Vec<u8>,
-    /// Bytes passed.
+    /// Bytes that went through the ring: all that have passed, or none.
     passed: u64,
 }
 
@@ -63,9 +66,18 @@ impl Tap {
 
     /// Sees a chunk; returns how many events it completed.
     pub fn pass(&mut self, chunk: &[u8]) -> u64 {
-        let (for_head, _) = chunk.split_at(chunk.len().min(HEAD_BYTES - self.head.len()));
-        self.head.extend_from_slice(for_head);
-        self.keep_tail(chunk);
+        let (for_head, behind) = chunk.split_at(chunk.len().min(HEAD_BYTES - self.head.len()));
+        if self.passed == 0 && behind.is_empty() {
+            self.head.extend_from_slice(for_head);
+        } else {
+            if self.passed == 0 {
+                let head = mem::take(&mut self.head);
+                self.keep_tail(&head);
+                self.head = head;
+            }
+            self.head.extend_from_slice(for_head);
+            self.keep_tail(chunk);
+        }
         self.events.as_mut().map_or(0, |events| events.pass(chunk))
     }
 
@@ -79,6 +91,9 @@ impl Tap {
     /// The tokens reported in what has passed; asked at the end.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
+        if self.passed == 0 {
+            return usage::find_in_whole(&self.head);
+        }
         let split = if self.tail.len() == TAIL_BYTES { self.tail_position() } else { 0 };
         let (newer, older) = self.tail.split_at(split);
         usage::find(&self.head, &[older, newer].concat())

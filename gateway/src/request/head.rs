@@ -5,21 +5,19 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri};
 
 use super::{Client, Served};
 use crate::endpoint::{Address, Endpoint};
 use crate::failure::Failure;
-use crate::forward::{ClientSide, request_head, via};
+use crate::forward::{Owed, TRACEPARENT, X_REQUEST_ID, request_head, via};
 use crate::gate::fields::strip_hop_by_hop;
-use crate::inspect::{MODEL_HEADER, model_header, strip_internal};
+use crate::inspect::{model_header, strip_internal};
 use crate::relay::Relay;
 use crate::route::{Forward, filters};
 use crate::snapshot::Match;
 use crate::upload::Length;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// A client's own id longer than this is replaced: it goes into logs and to engines.
 const REQUEST_ID_MAX: usize = 256;
 
@@ -29,6 +27,8 @@ pub(super) struct Outgoing {
     uri: Uri,
     host: HeaderValue,
     headers: HeaderMap,
+    /// `None`: it is among the headers, where filters may have changed it.
+    owed: Option<Owed>,
 }
 
 impl Outgoing {
@@ -43,15 +43,21 @@ impl Outgoing {
         forward: &Forward<'_>,
     ) -> Result<Self, Failure> {
         strip_hop_by_hop(&mut parts.headers);
-        let side = ClientSide { ip: &client.forwarded_for, version: parts.version, host: client_host };
-        side.describe(&mut parts.headers);
-        parts.headers.insert(X_REQUEST_ID, request_id.clone());
-        parts.headers.entry(TRACEPARENT).or_insert_with(traceparent);
-        if let Some(model) = model {
-            parts.headers.insert(MODEL_HEADER, model_header(model));
+        let mut owed = Some(Owed {
+            version: parts.version,
+            ip: client.forwarded_for.clone(),
+            host: client_host.clone(),
+            request_id: request_id.clone(),
+            traceparent: (!parts.headers.contains_key(TRACEPARENT)).then(traceparent),
+            model: model.map(model_header),
+        });
+        if filters::edit_request_fields(matched, forward.destination)
+            && let Some(owed) = owed.take()
+        {
+            owed.insert(&mut parts.headers);
         }
         filters::on_request(&mut parts, matched, forward.destination)?;
-        Ok(Self { host: host(&parts), uri: parts.uri, method: parts.method, headers: parts.headers })
+        Ok(Self { host: host(&parts), uri: parts.uri, method: parts.method, headers: parts.headers, owed })
     }
 
     /// The bytes of the head for a body of this length. An HTTP/1.0 client may have named no host; HTTP/1.1 must.
@@ -61,7 +67,8 @@ impl Outgoing {
             (b"", Address::Unix(_)) => b"localhost",
             (host, _) => host,
         };
-        request_head(&self.method, origin_form(&self.uri), host, &self.headers, length)
+        let (target, owed) = (origin_form(&self.uri), self.owed.as_ref());
+        request_head(&self.method, target, host, &self.headers, owed, length)
     }
 }
 

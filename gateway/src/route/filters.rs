@@ -45,7 +45,15 @@ pub fn allows(edit: &HeaderEdit) -> bool {
     }
 }
 
-/// Makes a client's request the one that the engine gets. X-Gateway-Model-Name is already in it.
+/// Whether [`on_request`] will change header fields.
+#[must_use]
+pub fn edit_request_fields(matched: &Match, destination: &Destination) -> bool {
+    let edits = [&matched.rule.filters.request_headers, &destination.filters.request_headers];
+    edits.iter().any(|edits| !edits.is_empty())
+}
+
+/// Makes a client's request the one that the engine gets. Where there are edits, what the gateway owes the engine,
+/// X-Gateway-Model-Name too, is already in it.
 pub fn on_request(parts: &mut Parts, matched: &Match, destination: &Destination) -> Result<(), Failure> {
     let rule = &matched.rule.filters;
     edit(&mut parts.headers, &rule.request_headers);

@@ -23,10 +23,12 @@ impl<'a> Host<'a> {
     /// `None` where nothing is left to compare.
     #[must_use]
     pub fn parse(authority: &'a str) -> Option<Self> {
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let end = match host.find(']') {
+        let bytes = authority.as_bytes();
+        let start = bytes.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
+        let host = &authority[start..];
+        let end = match host.bytes().position(|byte| byte == b']') {
             Some(bracket) => bracket + 1,
-            None => host.find(':').unwrap_or(host.len()),
+            None => host.bytes().position(|byte| byte == b':').unwrap_or(host.len()),
         };
         let host = &host[..end];
         let host = host.strip_suffix('.').unwrap_or(host);

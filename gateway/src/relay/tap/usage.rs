@@ -1,8 +1,10 @@
 //! Reads the `usage` object that engines put at the end of an answer, or Anthropic at both ends of a stream.
 
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
-use memchr::{memchr_iter, memmem};
+use memchr::memchr_iter;
+use memchr::memmem::{Finder, FinderRev};
 
 use crate::ledger::Usage;
 
@@ -11,14 +13,25 @@ const DIGITS: RangeInclusive<usize> = 1..=12;
 
 const KEY: &[u8] = br#""usage""#;
 
+/// Prepared once: that costs more than the search itself in a short answer.
+static FORWARD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
+static BACKWARD: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(KEY));
+
+/// The usage in an answer of which everything is here.
+pub(super) fn find_in_whole(answer: &[u8]) -> Option<Usage> {
+    let mut found = FORWARD.find_iter(answer).filter_map(|at| usage_at(answer, at));
+    let first = found.next();
+    merged(found.last().or(first), first)
+}
+
 /// The last usage in the end of an answer; what is missing there, from the first one in its start.
 pub(super) fn find(head: &[u8], tail: &[u8]) -> Option<Usage> {
-    let last = memmem::rfind_iter(tail, KEY).find_map(|at| usage_at(tail, at).map(|usage| (at, usage)));
-    // A short answer lies in both windows whole: what was found in one of them is not read again in the other.
-    let known = |at| if head.len() == tail.len() { last.filter(|(last, _)| *last == at) } else { None };
-    let first = memmem::find_iter(head, KEY)
-        .find_map(|at| known(at).map_or_else(|| usage_at(head, at), |(_, usage)| Some(usage)));
-    let last = last.map(|(_, usage)| usage);
+    let last = BACKWARD.rfind_iter(tail).find_map(|at| usage_at(tail, at));
+    let first = FORWARD.find_iter(head).find_map(|at| usage_at(head, at));
+    merged(last, first)
+}
+
+fn merged(last: Option<Usage>, first: Option<Usage>) -> Option<Usage> {
     let (Some(last), Some(first)) = (last, first) else { return last.or(first) };
     Some(Usage {
         input_tokens: last.input_tokens.or(first.input_tokens),
@@ -63,24 +76,43 @@ fn object(text: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// Names of OpenAI's chat and completions first, then those of its responses and of Anthropic.
+/// Names of OpenAI's chat and completions, then those of its responses and of Anthropic; each behind its quote.
+const NAMES: [&[u8]; 6] = [
+    br#"prompt_tokens""#,
+    br#"completion_tokens""#,
+    br#"cached_tokens""#,
+    br#"input_tokens""#,
+    br#"output_tokens""#,
+    br#"cache_read_input_tokens""#,
+];
+
+/// The numbers behind the names, at whatever depth: the names are distinct enough. The first of each counts.
 fn read(object: &[u8]) -> Option<Usage> {
+    let mut numbers = [None; NAMES.len()];
+    for quote in memchr_iter(b'"', object) {
+        let (_, text) = object.split_at(quote + 1);
+        if !matches!(text, [b'p' | b'c' | b'i' | b'o', ..]) {
+            continue;
+        }
+        for (found, name) in numbers.iter_mut().zip(NAMES) {
+            if found.is_none()
+                && let Some(behind) = text.strip_prefix(name)
+            {
+                *found = value(behind).and_then(number);
+            }
+        }
+    }
+    let [prompt, completion, cached, input, output, cache_read] = numbers;
     let usage = Usage {
-        input_tokens: number(object, br#""prompt_tokens""#).or_else(|| number(object, br#""input_tokens""#)),
-        output_tokens: number(object, br#""completion_tokens""#)
-            .or_else(|| number(object, br#""output_tokens""#)),
-        cached_tokens: number(object, br#""cached_tokens""#)
-            .or_else(|| number(object, br#""cache_read_input_tokens""#)),
+        input_tokens: prompt.or(input),
+        output_tokens: completion.or(output),
+        cached_tokens: cached.or(cache_read),
     };
     (usage != Usage::default()).then_some(usage)
 }
 
-/// The number behind a key, at whatever depth: the names are distinct enough.
-fn number(object: &[u8], key: &[u8]) -> Option<u64> {
-    // An object of this size has a dozen quotes: cheaper to visit than a search is to prepare.
-    let value = memchr_iter(b'"', object).find_map(|quote| object.get(quote..)?.strip_prefix(key))?;
-    let value = self::value(value)?;
+fn number(value: &[u8]) -> Option<u64> {
     let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let digits = value.get(..digits).filter(|digits| DIGITS.contains(&digits.len()))?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
