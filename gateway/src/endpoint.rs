@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::failure::{Blame, Reason};
 
 #[cfg(test)]
@@ -198,13 +200,22 @@ impl Endpoint {
 
     /// The engine failed a request, if the reason is its own.
     pub fn failed(&self, reason: Reason) {
-        if reason.blame() != Blame::Engine {
-            return;
+        if reason.blame() == Blame::Engine {
+            self.count_failure(reason.word());
         }
+    }
+
+    /// The engine answered that it cannot serve: it loads its model, is overloaded, or lives on without it. Such answers
+    /// come at once, so that the engine looks idle and swift and would draw the requests of all its peers.
+    pub fn declined(&self, status: StatusCode) {
+        self.count_failure(status.as_str());
+    }
+
+    fn count_failure(&self, reason: &str) {
         if let Some(ejection) = self.health.failed() {
             tracing::warn!(
                 endpoint = %self.label,
-                reason = reason.word(),
+                reason,
                 ejected_s = ejection.as_secs_f64(),
                 "the endpoint fails in a row and is left alone for a while"
             );
