@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::failure::{Blame, Reason};
 
 #[cfg(test)]
@@ -27,6 +29,9 @@ pub use silence::Silence;
 
 /// How long the last observed time to first byte speaks for an idle engine.
 const TTFT_TRUSTED_MS: u64 = 5_000;
+/// The longest time to first byte fades to a third within this time, however many answers come in it: thousands of short
+/// ones between two long prompts make the next long one no shorter.
+const SLOWEST_FADES_MS: u64 = 300_000;
 
 /// Where an engine listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +65,7 @@ pub struct Endpoint {
     ttft_us: AtomicU64,
     /// When it was last observed, in ms of [`clock::now_ms`].
     observed_ms: AtomicU64,
-    /// Decayed maximum of the time to first byte in µs.
+    /// Maximum of the time to first byte in µs, fading.
     slowest_us: AtomicU64,
     pub health: Health,
     /// Toward ourselves: ended by bytes of a body, ours or, as the kernel sees them, of a stream of others.
@@ -120,7 +125,7 @@ impl Endpoint {
         if us == 0 || (self.leases() == 0 && stale()) { None } else { Some(Duration::from_micros(us)) }
     }
 
-    /// The longest of the last few dozen times to first byte, whatever their age; `None` until the first.
+    /// The longest time to first byte of the last minutes in which there was an answer; `None` until the first.
     #[must_use]
     pub fn slowest_ttft(&self) -> Option<Duration> {
         let us = self.slowest_us.load(Relaxed);
@@ -157,6 +162,12 @@ impl Endpoint {
         !is_tried && self.health.admits()
     }
 
+    /// Whether a request of ours waits for it: such a one is a trial that goes on.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.silence.duration().is_some()
+    }
+
     /// Whether it has said something since it was judged to hang.
     #[must_use]
     pub fn speaks_again(&self) -> bool {
@@ -172,27 +183,39 @@ impl Endpoint {
             old => (old - old / 8 + sample / 8).max(1),
         };
         self.ttft_us.store(decayed, Relaxed);
+        let now_ms = clock::now_ms();
+        let elapsed_ms = now_ms.saturating_sub(self.observed_ms.swap(now_ms, Relaxed)).min(SLOWEST_FADES_MS);
         let slowest = self.slowest_us.load(Relaxed);
-        self.slowest_us.store(sample.max(slowest - slowest / 32), Relaxed);
-        self.observed_ms.store(clock::now_ms(), Relaxed);
+        let faded = slowest.saturating_mul(elapsed_ms) / SLOWEST_FADES_MS;
+        self.slowest_us.store(sample.max(slowest.saturating_sub(faded)), Relaxed);
     }
 
     /// The engine answered with content.
     pub fn succeeded(&self) {
         if self.health.succeeded() {
+            self.silence_to_others.acquit();
             tracing::info!(endpoint = %self.label, "the endpoint answers again and is restored");
         }
     }
 
     /// The engine failed a request, if the reason is its own.
     pub fn failed(&self, reason: Reason) {
-        if reason.blame() != Blame::Engine {
-            return;
+        if reason.blame() == Blame::Engine {
+            self.count_failure(reason.word());
         }
+    }
+
+    /// The engine answered that it cannot serve: it loads its model, is overloaded, or lives on without it. Such answers
+    /// come at once, so that the engine looks idle and swift and would draw the requests of all its peers.
+    pub fn declined(&self, status: StatusCode) {
+        self.count_failure(status.as_str());
+    }
+
+    fn count_failure(&self, reason: &str) {
         if let Some(ejection) = self.health.failed() {
             tracing::warn!(
                 endpoint = %self.label,
-                reason = reason.word(),
+                reason,
                 ejected_s = ejection.as_secs_f64(),
                 "the endpoint fails in a row and is left alone for a while"
             );
@@ -298,6 +321,21 @@ mod tests {
         assert_eq!(endpoint.waiting(), 1);
         drop((early, late));
         assert_eq!(endpoint.waiting(), 0);
+    }
+
+    #[test]
+    fn the_slowest_answer_fades_with_time_and_not_with_the_number_of_answers() {
+        let endpoint = endpoint();
+        let slowest = || endpoint.slowest_ttft().map(|slowest| slowest.as_secs());
+        endpoint.observe_ttft(Duration::from_secs(60));
+        for _ in 0..10_000 {
+            pass(Duration::from_millis(1));
+            endpoint.observe_ttft(Duration::from_millis(50));
+        }
+        assert_eq!(slowest(), Some(58));
+        pass(Duration::from_secs(600));
+        endpoint.observe_ttft(Duration::from_secs(2));
+        assert_eq!(slowest(), Some(2));
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub struct Relay {
     lease: Option<Lease>,
     /// Taken at the first byte of the body: heads come early, tokens do not.
     sent: Option<Instant>,
+    declined: bool,
     begun: bool,
     tap: Option<Tap>,
     trailers: BytesMut,
@@ -51,8 +52,10 @@ pub struct Relay {
 pub struct Begun {
     pub connection: Connection,
     pub framing: Framing,
-    /// When the engine had the whole request; `None`: not yet.
+    /// When the engine had the whole request; `None`: not yet, or its answer is no measure of it.
     pub sent: Option<Instant>,
+    /// The engine says that it cannot serve: no proof of its health.
+    pub declined: bool,
     pub sending: Option<Sending>,
     pub reusable: bool,
 }
@@ -75,6 +78,7 @@ impl Relay {
             endpoint: lease.endpoint().clone(),
             lease: Some(lease),
             sent: begun.sent,
+            declined: begun.declined,
             begun: false,
             tap,
             trailers: BytesMut::new(),
@@ -179,7 +183,7 @@ impl Relay {
                     if let Some(sent) = self.sent {
                         self.endpoint.observe_ttft(sent.elapsed());
                     }
-                    if self.endpoint.health.is_ejected() {
+                    if !self.declined && self.endpoint.health.is_ejected() {
                         self.endpoint.succeeded();
                     }
                 }
@@ -229,7 +233,9 @@ impl Relay {
     /// The answer has been read to its end: the connection waits for another request, or closes.
     fn finish(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        self.endpoint.succeeded();
+        if !self.declined {
+            self.endpoint.succeeded();
+        }
         self.lease = None;
         // Surplus bytes belong to no request of ours: such a connection is not to be trusted.
         if self.reusable && self.sending.is_none() && connection.inbox.is_empty() {

@@ -1,7 +1,7 @@
 //! Finds engines that hang: asked and silent, while others of their pool answer.
 //!
 //! A long prefill is silent too. So the silence must last for seconds and be several times as long as the longest that
-//! the engine needed lately, and a peer must have said something since it began. Where no peer speaks nothing is
+//! the pool needed lately, and a peer must have said something since it began. Where no peer speaks nothing is
 //! judged: a pool is never emptied. The bytes of our own answers tell, on every rung; the kernel's counts add those of
 //! others. Heads do not: vLLM sends one before the prefill, by a server that outlives its model. What was judged wrongly is
 //! restored by its next byte.
@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 const LOOK: Duration = Duration::from_millis(250);
 /// No shorter silence is judged.
 const LEAST: Duration = Duration::from_secs(5);
-/// Nor one that is less than so many times the longest time to first byte of late.
+/// Nor one that is less than so many times the pool's longest time to first byte of late.
 const TIMES: u32 = 3;
 
 pub(super) async fn watch(snapshot: Arc<ArcSwap<Snapshot>>) {
@@ -63,9 +63,8 @@ fn judge(endpoint: &Arc<Endpoint>, pool: &[Arc<Endpoint>]) -> Verdict {
     let Some(silent) = endpoint.silent().filter(|silent| *silent >= LEAST) else {
         return Verdict::Fine;
     };
-    let usual = |endpoint: &Arc<Endpoint>| endpoint.slowest_ttft();
-    // One that never answered is measured by its peers.
-    let longest = usual(endpoint).or_else(|| pool.iter().filter_map(usual).max()).unwrap_or_default();
+    // Its peers' too: what is long for one of them is as long for the next that gets such a prompt.
+    let longest = pool.iter().filter_map(|each| each.slowest_ttft()).max().unwrap_or_default();
     let bound = LEAST.max(longest.saturating_mul(TIMES));
     if silent < bound {
         return Verdict::Fine;
@@ -84,6 +83,8 @@ fn judge(endpoint: &Arc<Endpoint>, pool: &[Arc<Endpoint>]) -> Verdict {
 fn settle(endpoint: &Endpoint, verdict: Verdict) {
     let was_hung = endpoint.health.is_hung();
     match verdict {
+        // Only others wait, perhaps by their own fault: one of our requests tries it when the ejection has run out.
+        Verdict::Hangs if was_hung && !endpoint.is_asked() => {}
         Verdict::Hangs => {
             if endpoint.health.hangs().is_some() && !was_hung {
                 let silent = endpoint.silent().unwrap_or_default();
@@ -273,6 +274,43 @@ mod tests {
         world.endpoint(0).counted.publish(counts(0, 0));
         world.pass(1, Some(1));
         assert_eq!(world.hung(), [false; 2]);
+    }
+
+    #[test]
+    fn half_a_request_of_another_costs_an_engine_one_short_ejection() {
+        let world = World::of(2);
+        let others_wait = |seconds: u64| {
+            for _ in 0..seconds {
+                world.endpoint(0).counted.publish(counts(100, 100));
+                world.pass(1, Some(1));
+            }
+        };
+        others_wait(8);
+        assert_eq!((world.hung(), world.picks(0)), (vec![true, false], 1));
+        world.answer(0, SHORT);
+        world.endpoint(0).succeeded();
+        others_wait(60);
+        assert_eq!((world.hung(), world.endpoint(0).health.ejections()), (vec![false; 2], 1));
+
+        world.endpoint(0).counted.publish(EndpointCounts::default());
+        world.pass(1, Some(1));
+        others_wait(6);
+        assert_eq!(world.hung(), [true, false], "others ask anew");
+    }
+
+    #[test]
+    fn what_was_long_for_one_of_a_pool_is_no_hang_of_another() {
+        let world = World::of(2);
+        world.answer(0, SHORT);
+        world.answer(1, Duration::from_secs(20));
+        for _ in 0..1_000 {
+            world.answer(1, SHORT);
+        }
+        let _waits = world.ask(0);
+        world.pass(59, Some(1));
+        assert_eq!(world.hung(), [false; 2]);
+        world.pass(2, Some(1));
+        assert_eq!(world.hung(), [true, false]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! For how long an engine that is asked has said nothing to those who wait.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::clock::now_ms;
@@ -12,6 +12,8 @@ pub struct Silence {
     heard_ms: AtomicU64,
     /// Since when somebody waits for an answer; kept by the control side.
     asked_ms: AtomicU64,
+    /// Whether those who wait now are no evidence.
+    acquitted: AtomicBool,
 }
 
 impl Silence {
@@ -38,9 +40,18 @@ impl Silence {
     pub fn ask(&self, asked: bool) {
         match (asked, self.asked_ms.load(Relaxed)) {
             (true, 0) => self.asked_ms.store(now_ms(), Relaxed),
-            (false, 1..) => self.asked_ms.store(0, Relaxed),
+            (false, 1..) => {
+                self.asked_ms.store(0, Relaxed);
+                self.acquitted.store(false, Relaxed);
+            }
             _ => {}
         }
+    }
+
+    /// The engine was proved to live: that somebody waits is his own doing, until all who wait now are gone. Half a
+    /// request, or an answer that its client does not read, would otherwise speak against the engine for ever.
+    pub fn acquit(&self) {
+        self.acquitted.store(true, Relaxed);
     }
 
     /// How long it lasts; `None` where nobody waits.
@@ -48,7 +59,8 @@ impl Silence {
     pub fn duration(&self) -> Option<Duration> {
         let asked_ms = self.asked_ms.load(Relaxed);
         let since = asked_ms.max(self.heard_ms.load(Relaxed));
-        (asked_ms != 0).then(|| Duration::from_millis(now_ms().saturating_sub(since)))
+        (asked_ms != 0 && !self.acquitted.load(Relaxed))
+            .then(|| Duration::from_millis(now_ms().saturating_sub(since)))
     }
 
     pub(super) fn heard_ms(&self) -> u64 {

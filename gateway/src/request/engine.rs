@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
+use http::{Response, StatusCode};
 use tokio::time::{Instant, sleep_until};
 
 use super::Client;
@@ -46,7 +46,13 @@ pub(super) async fn try_endpoints(
         entry.bytes_in = upload.borrow().received();
         let failed = match tried {
             Ok(begun) if tries.may_repeat(&begun, &upload) => {
-                lease.endpoint().succeeded();
+                let endpoint = lease.endpoint();
+                let status = begun.answer.status;
+                if declines(status) {
+                    endpoint.declined(status)
+                } else {
+                    endpoint.succeeded()
+                }
                 None
             }
             Ok(begun) => return Ok(respond(begun, lease, client, traffic, deadline, entry)),
@@ -186,19 +192,30 @@ fn respond(
     *response.headers_mut() = answer.headers;
     let kind = tap::Kind::of(response.headers());
     entry.streaming = kind == Some(tap::Kind::EventStream);
+    let declined = declines(answer.status);
+    if declined {
+        lease.endpoint().declined(answer.status);
+    }
+    // A try's own time runs to its last byte.
+    let attempt = begun.sent.zip(traffic.attempt_timeout).map(|(sent, limit)| sent + limit);
     let begun = Begun {
         connection: begun.connection,
         framing: answer.framing,
-        sent: begun.sent,
+        // A refusal takes no prefill: its time says nothing of the engine's.
+        sent: begun.sent.filter(|_| answer.status.is_success()),
+        declined,
         sending: begun.sending,
         reusable: answer.reusable,
     };
-    // A try's own time runs to its last byte.
-    let attempt = begun.sent.zip(traffic.attempt_timeout).map(|(sent, limit)| sent + limit);
     let deadline = [deadline, attempt].into_iter().flatten().min();
     let limits = Limits { idle: traffic.stream_idle_timeout, deadline };
     let relay = Relay::new(begun, lease, client.worker.engines.clone(), kind.map(Tap::new), limits);
     response.map(|()| relay)
+}
+
+/// Whether the answer says that the engine cannot serve now, whatever it is asked.
+fn declines(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502..=504)
 }
 
 fn no_endpoint(forward: &Forward<'_>) -> Failure {

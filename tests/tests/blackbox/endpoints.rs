@@ -1,9 +1,11 @@
 //! The ways to name an engine in manifests: each serves.
 
+use std::time::Duration;
+
 use penstock_tests::client::{CHAT, ask, chat, post};
-use penstock_tests::engine::Engine;
+use penstock_tests::engine::{Behaviour, Engine};
 use penstock_tests::gateway::Gateway;
-use penstock_tests::manifests::{backend, gateway, model, pool};
+use penstock_tests::manifests::{self, backend, gateway, model, pool};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpStream, UnixListener};
 
@@ -91,4 +93,23 @@ async fn a_list_of_pods_is_read_as_kubectl_prints_it() {
         &format!("apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: \"\"}}\nitems:\n{pods}"),
     )
     .await;
+}
+
+/// An engine that loads its model, or outlives it, refuses at once: idle and swift, it would get nearly every request.
+#[tokio::test]
+async fn an_engine_that_refuses_everything_does_not_draw_the_requests_of_its_peers() {
+    for status in [500, 503] {
+        let (refuses, serves) = (Engine::start("qwen-a").await, Engine::start("qwen-b").await);
+        refuses.behave(Behaviour::Status(status));
+        serves.behave(Behaviour::Slow(Duration::from_millis(20)));
+        let gateway = Gateway::start(manifests::qwen(&[&refuses, &serves])).await;
+        let client = || async {
+            for _ in 0..25 {
+                _ = ask(gateway.address, post(CHAT, chat("qwen"))).await;
+            }
+        };
+        tokio::join!(client(), client(), client(), client());
+        // Each client may have a request there when the third in a row fails.
+        assert!(refuses.posts().len() <= 10, "{} of 100 got {status}", refuses.posts().len());
+    }
 }

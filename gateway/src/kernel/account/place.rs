@@ -38,8 +38,9 @@ impl Place {
 
     /// The root of cgroup v2, which may be mounted anywhere.
     pub(in crate::kernel) fn cgroup() -> Result<PathBuf, String> {
-        mounted(&mounts()?, "cgroup2")
-            .ok_or_else(|| "no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup".into())
+        let cgroup = mounted(&mounts()?, "cgroup2")
+            .ok_or("no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")?;
+        whole(cgroup)
     }
 
     pub(in crate::kernel) fn bpffs() -> Result<Option<PathBuf>, String> {
@@ -54,10 +55,10 @@ impl Place {
     pub(super) fn lock(&self) -> io::Result<Lock> {
         loop {
             make_directory(&self.pins)?;
-            let directory = File::open(&self.pins)?;
+            let directory = open_own(&self.pins)?;
             flock(&directory, FlockOperation::LockExclusive)?;
             // The last gateway may have removed the directory while we waited for it.
-            match fs::metadata(&self.pins) {
+            match fs::symlink_metadata(&self.pins) {
                 Ok(there) if there.ino() == directory.metadata()?.ino() => {
                     return Ok(Lock { _held: directory });
                 }
@@ -143,6 +144,27 @@ fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens the directory of the pins, if nobody but root and us can have a hand in it: everybody may write to a BPF file
+/// system that was mounted without a mode, and a link in our place would have us empty another directory.
+fn open_own(path: &Path) -> io::Result<File> {
+    let there = fs::symlink_metadata(path)?;
+    let us = rustix::process::geteuid().as_raw();
+    let is_own = there.is_dir() && [0, us].contains(&there.uid()) && there.mode() & 0o077 == 0;
+    if !is_own {
+        let what = if there.is_dir() { "directory" } else { "file or link" };
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "this {what} of user {} and mode {:o} is not for the gateway (user {us}) alone; remove it, and mount the \
+                 BPF file system with mode=0700",
+                there.uid(),
+                there.mode() & 0o7777
+            ),
+        ));
+    }
+    File::open(path)
+}
+
 fn mounts() -> Result<String, String> {
     fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))
 }
@@ -156,6 +178,19 @@ fn mounted(mountinfo: &str, kind: &str) -> Option<PathBuf> {
         // mountinfo writes a space as \040.
         (root == "/" && fs.split(' ').next()? == kind).then(|| PathBuf::from(point.replace("\\040", " ")))
     })
+}
+
+/// What a container takes for the root of cgroup v2 is the host's only outside of a cgroup namespace. The true root alone
+/// has no `cgroup.events`: <https://docs.kernel.org/admin-guide/cgroup-v2.html#core-interface-files>
+fn whole(cgroup: PathBuf) -> Result<PathBuf, String> {
+    if cgroup.join("cgroup.events").exists() {
+        return Err(format!(
+            "{} is a container's own cgroup, and connections of others would not be counted; start with the host's \
+             (--cgroupns=host)",
+            cgroup.display()
+        ));
+    }
+    Ok(cgroup)
 }
 
 fn mount_bpffs() -> Result<PathBuf, String> {
@@ -177,5 +212,39 @@ mod tests {
         assert_eq!(mounted(info, "cgroup2"), Some("/sys/fs/cgroup/uni fied".into()));
         assert_eq!(mounted(info, "bpf"), None);
         assert_eq!(mounted("nonsense - \n - cgroup2", "cgroup2"), None);
+    }
+
+    #[test]
+    fn the_cgroup_of_a_container_is_not_the_hosts() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(whole(folder.path().into()), Ok(folder.path().into()));
+        fs::write(folder.path().join("cgroup.events"), "populated 1\n").unwrap();
+        assert!(whole(folder.path().into()).unwrap_err().contains("--cgroupns=host"));
+    }
+
+    fn refused(pins: &Path) -> bool {
+        let place = Place { cgroup: "/".into(), pins: pins.into() };
+        place.lock().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn pins_that_others_have_a_hand_in_are_refused_and_what_a_link_leads_to_is_left_alone() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (victim, pins) = (folder.path().join("victim"), folder.path().join("penstock"));
+        fs::DirBuilder::new().mode(0o700).create(&victim).unwrap();
+        symlink(&victim, &pins).unwrap();
+        assert!(refused(&pins));
+
+        fs::remove_file(&pins).unwrap();
+        assert!(!refused(&pins));
+        for mode in [0o777, 0o755] {
+            fs::set_permissions(&pins, PermissionsExt::from_mode(mode)).unwrap();
+            assert!(refused(&pins), "{mode:o}");
+        }
+        fs::set_permissions(&pins, PermissionsExt::from_mode(0o700)).unwrap();
+        if std::os::unix::fs::chown(&pins, Some(65_534), None).is_ok() {
+            assert!(refused(&pins));
+        }
     }
 }
