@@ -8,12 +8,14 @@ mod bypass;
 mod cases;
 mod children;
 pub(crate) mod engine;
+mod flame;
 mod http;
 pub(crate) mod load;
 mod measure;
 mod peers;
 mod plot;
 mod ports;
+mod profile;
 mod ready;
 mod report;
 mod rounds;
@@ -63,6 +65,9 @@ pub(crate) struct Arguments {
     /// First install the peers that are missing, from Debian (as root) and PyPI
     #[arg(long)]
     install: bool,
+    /// Instead of figures, one picture of where Penstock's CPU time goes in a case: a flame graph, by perf
+    #[arg(long, value_name = "CASE", conflicts_with_all = ["cases", "peers", "rounds", "save", "install"])]
+    profile: Option<String>,
     /// Who runs on which cores
     #[arg(long, value_enum, default_value_t = Cores::Split)]
     cores: Cores,
@@ -86,11 +91,15 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    for case in &arguments.cases {
+    for case in arguments.cases.iter().chain(&arguments.profile) {
         ensure!(
             case == BYPASS || cases::named(case).is_ok(),
             "no case {case:?}: see `cargo xtask bench --help`"
         );
+    }
+    if let Some(case) = &arguments.profile {
+        ensure!(case != BYPASS, "{BYPASS} has no one load to profile: name another case");
+        profile::ensure_perf()?;
     }
     if cfg!(debug_assertions) {
         return build_and_become_release();
@@ -104,19 +113,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     raise_open_files()?;
     let bench = bench(arguments)?;
+    if let Some(case) = &arguments.profile {
+        return until_interrupted(&bench, profile::run(&bench, cases::named(case)?));
+    }
+    let results = until_interrupted(&bench, all(&bench, arguments, &peers))?;
+    report::publish(&results, arguments.save)
+}
+
+/// Nothing of it stays behind: what is dropped here kills its processes.
+fn until_interrupted<T>(bench: &Bench, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let mut interrupts = signal(SignalKind::interrupt())?;
         let mut terminates = signal(SignalKind::terminate())?;
-        // What is dropped here kills its processes.
         tokio::select! {
-            results = all(&bench, arguments, &peers) => results,
+            done = work => done,
             _ = interrupts.recv() => bail!("interrupted"),
             _ = terminates.recv() => bail!("terminated"),
         }
     });
     _ = std::fs::remove_dir_all(&bench.folder);
-    report::publish(&done?, arguments.save)
+    done
 }
 
 async fn all(

@@ -9,7 +9,7 @@ use super::super::ask::Pool;
 use super::super::penstock;
 use super::{Packages, Peer, Site, version_said};
 
-pub(super) const PEER: Peer = Peer {
+pub(crate) const PEER: Peer = Peer {
     name: "penstock",
     about: "routes by the model in the body",
     packages: Packages::Ours,
