@@ -33,7 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::cases::{CASES, Scale};
 use self::children::Layout;
-use self::peers::{PEERS, Packages};
+use self::peers::{OTHER_BUILD, Packages};
 use crate::shell::{cargo, must, target};
 
 /// The process id follows.
@@ -47,7 +47,7 @@ const OPEN_FILES: u64 = 65_536;
 pub(crate) struct Arguments {
     /// The cases to run; by default all that stand below, and bypass only when named
     cases: Vec<String>,
-    /// The peers to run, by comma; by default all that are installed
+    /// The peers to run, by comma; by default all that are installed; penstock:PATH is another build of Penstock
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// How often all of it is run, in turn: figures are medians over the rounds
@@ -136,11 +136,7 @@ fn until_interrupted<T>(bench: &Bench, work: impl Future<Output = Result<T>>) ->
     done
 }
 
-async fn all(
-    bench: &Bench,
-    arguments: &Arguments,
-    peers: &[&'static peers::Peer],
-) -> Result<report::Results> {
+async fn all(bench: &Bench, arguments: &Arguments, peers: &[peers::Peer]) -> Result<report::Results> {
     let named = |name: &str| arguments.cases.iter().any(|case| case == name);
     let load: Vec<_> = CASES.iter().filter(|case| arguments.cases.is_empty() || named(case.name)).collect();
     let peers = if load.is_empty() { &[] } else { peers };
@@ -229,12 +225,13 @@ fn after_help() -> String {
         text += &format!("  {:10}{}\n", case.name, case.about);
     }
     text += &format!("  {BYPASS:10}{}\n\nPeers:\n", bypass::ABOUT);
-    for peer in PEERS {
+    for peer in peers::all() {
         let from = match peer.packages {
             Packages::Ours => String::new(),
             from => format!(" ({})", from.advice()),
         };
         text += &format!("  {:10}{}{from}\n", peer.name, peer.about);
     }
+    text += &format!("  {:10}another build of Penstock, beside this one\n", format!("{OTHER_BUILD}PATH"));
     text
 }

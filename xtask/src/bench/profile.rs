@@ -56,7 +56,7 @@ pub(super) async fn run(bench: &Bench, case: &Case) -> Result<()> {
 /// What `perf script` tells of one window.
 async fn recorded(bench: &Bench, engines: &[Engine; 2], point: &Point) -> Result<String> {
     let (file, said) = (bench.folder.join("perf.data"), bench.folder.join("perf.log"));
-    let mut under_load = UnderLoad::start(bench, engines, point, &penstock::PEER).await?;
+    let mut under_load = UnderLoad::start(bench, engines, point, &penstock::peer()).await?;
     let pid = under_load.running.pids().first().copied().context("penstock ended at once")?;
     under_load.load.begin().await?;
     let mut perf = Command::new("perf");

@@ -22,7 +22,7 @@ const QUICK_LASTS: Duration = Duration::from_secs(95);
 pub(crate) async fn run(
     bench: &Bench,
     cases: &[&'static Case],
-    peers: &[&'static Peer],
+    peers: &[Peer],
     results: &mut Results,
 ) -> Result<()> {
     let present: Vec<_> = peers.iter().filter(|peer| (peer.version)().is_some()).collect();
@@ -69,7 +69,7 @@ async fn one(
     peer: &Peer,
     round: usize,
 ) -> Row {
-    let mut row = Row::new(case, point, peer.name, round);
+    let mut row = Row::new(case, point, &peer.name, round);
     match measured(bench, engines, point, peer).await {
         Ok((run, wrong)) => {
             row.errors.extend(run.report.errors.iter().map(|(error, count)| format!("{count} × {error}")));
@@ -121,7 +121,7 @@ impl UnderLoad {
         point: &Point,
         peer: &Peer,
     ) -> Result<Self> {
-        let folder = bench.folder.join(peer.name);
+        let folder = bench.folder.join("peer");
         let site = Site {
             listen: free_address()?,
             engines: [engines[0].address, engines[1].address],
