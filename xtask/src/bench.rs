@@ -2,23 +2,23 @@
 //! engine and load, checks every answer, and asserts no time: it reports.
 
 mod answer;
-mod ask;
+pub(crate) mod ask;
 mod body;
 mod bypass;
-mod cases;
-mod children;
+pub(crate) mod cases;
+pub(crate) mod children;
 pub(crate) mod engine;
 mod flame;
 mod http;
 pub(crate) mod load;
-mod measure;
-mod peers;
+pub(crate) mod measure;
+pub(crate) mod peers;
 mod plot;
 mod ports;
 mod profile;
 mod ready;
 mod report;
-mod rounds;
+pub(crate) mod rounds;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             peer.packages.install()?;
         }
     }
-    raise_open_files()?;
     let bench = bench(arguments)?;
     if let Some(case) = &arguments.profile {
         return until_interrupted(&bench, profile::run(&bench, cases::named(case)?));
@@ -121,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Nothing of it stays behind: what is dropped here kills its processes.
-fn until_interrupted<T>(bench: &Bench, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn until_interrupted<T>(bench: &Bench, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let mut interrupts = signal(SignalKind::interrupt())?;
@@ -149,31 +148,41 @@ async fn all(bench: &Bench, arguments: &Arguments, peers: &[peers::Peer]) -> Res
 }
 
 fn bench(arguments: &Arguments) -> Result<Bench> {
-    let set = sched_getaffinity(None)?;
-    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+    let cores = cores()?;
     ensure!(cores.len() >= 2 || arguments.cores == Cores::Shared, "one core: give --cores shared");
+    let layout = match arguments.cores {
+        Cores::Split => Layout::split(&cores),
+        Cores::Shared => Layout::shared(&cores),
+    };
     let seconds = arguments.seconds.unwrap_or(if arguments.quick { 0.5 } else { 3.0 });
+    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 5 });
+    prepared(layout, arguments.quick, rounds, seconds)
+}
+
+/// For measurements of another kind: all processes may use all of these cores.
+pub(crate) fn shared(cores: &[usize], rounds: usize, seconds: f64) -> Result<Bench> {
+    prepared(Layout::shared(cores), false, rounds, seconds)
+}
+
+fn prepared(layout: Layout, quick: bool, rounds: usize, seconds: f64) -> Result<Bench> {
     ensure!((0.1..=600.0).contains(&seconds), "--seconds is 0.1 to 600");
+    raise_open_files()?;
     remove_leftovers();
     let folder = folder().join(format!("{RUN_FOLDER}{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    Ok(Bench {
-        layout: match arguments.cores {
-            Cores::Split => Layout::split(&cores),
-            Cores::Shared => Layout::shared(&cores),
-        },
-        scale: Scale {
-            quick: arguments.quick,
-            window: Duration::from_secs_f64(seconds),
-            warmup: Duration::from_millis(if arguments.quick { 200 } else { 1_000 }),
-        },
-        rounds: arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1),
-        folder,
-    })
+    let window = Duration::from_secs_f64(seconds);
+    let warmup = Duration::from_millis(if quick { 200 } else { 1_000 });
+    Ok(Bench { layout, scale: Scale { quick, window, warmup }, rounds: rounds.max(1), folder })
+}
+
+/// That this process may use.
+pub(crate) fn cores() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
 }
 
 /// Where the bench keeps what it installs and writes.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     target().join("bench")
 }
 
@@ -189,12 +198,12 @@ fn remove_leftovers() {
     }
 }
 
-fn penstock() -> PathBuf {
+pub(crate) fn penstock() -> PathBuf {
     target().join("release/penstock")
 }
 
 /// Engines and load of a debug build would measure themselves.
-fn build_and_become_release() -> Result<()> {
+pub(crate) fn build_and_become_release() -> Result<()> {
     must(cargo(&["build", "--release", "--package=penstock", "--bins"]))?;
     must(cargo(&["build", "--release", "--package=xtask"]))?;
     let program = target().join("release/xtask");

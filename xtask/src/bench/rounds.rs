@@ -86,7 +86,12 @@ async fn one(
 }
 
 /// A run, and how many requests the engines found wrong.
-async fn measured(bench: &Bench, engines: &[Engine; 2], point: &Point, peer: &Peer) -> Result<(Run, u64)> {
+pub(crate) async fn measured(
+    bench: &Bench,
+    engines: &[Engine; 2],
+    point: &Point,
+    peer: &Peer,
+) -> Result<(Run, u64)> {
     let wrong_before = wrong(engines).await?;
     let mut under_load = UnderLoad::start(bench, engines, point, peer).await?;
     let watched = Watched {
