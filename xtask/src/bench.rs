@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// One short round of all cases: whether they run, within two minutes
     #[arg(long)]
     quick: bool,
+    /// Use the development build, as the tests do and as CI has it: whether it runs, the figures mean nothing
+    #[arg(long, requires = "quick", conflicts_with = "save")]
+    dev: bool,
     /// Keep the results in benchmarks/, to be committed
     #[arg(long)]
     save: bool,
@@ -101,7 +104,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ensure!(case != BYPASS, "{BYPASS} has no one load to profile: name another case");
         profile::ensure_perf()?;
     }
-    if cfg!(debug_assertions) {
+    if arguments.dev {
+        must(cargo(&["build", "--package=penstock", "--bins"]))?;
+    } else if cfg!(debug_assertions) {
         return build_and_become_release();
     }
     ensure!(penstock().is_file(), "{} is not built: run `cargo xtask bench`", penstock().display());
@@ -116,7 +121,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return until_interrupted(&bench, profile::run(&bench, cases::named(case)?));
     }
     let results = until_interrupted(&bench, all(&bench, arguments, &peers))?;
-    report::publish(&results, arguments.save)
+    report::publish(&results, arguments.save)?;
+    let failed = results.rows.iter().filter(|row| row.run.is_none() && row.figures.is_empty()).count();
+    ensure!(!arguments.quick || failed == 0, "{failed} runs gave no figures: see FAILED above");
+    Ok(())
 }
 
 /// Nothing of it stays behind: what is dropped here kills its processes.
@@ -198,8 +206,9 @@ fn remove_leftovers() {
     }
 }
 
+/// Of the build that this program is of.
 pub(crate) fn penstock() -> PathBuf {
-    target().join("release/penstock")
+    target().join(if cfg!(debug_assertions) { "debug/penstock" } else { "release/penstock" })
 }
 
 /// Engines and load of a debug build would measure themselves.

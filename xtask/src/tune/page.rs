@@ -6,6 +6,9 @@ use super::sweep::{Figures, Sweep, Tried};
 use crate::bench::Bench;
 use crate::bench::measure::Machine;
 
+/// Of a core; other work on the machine that takes more makes figures doubtful.
+const NOISE: f64 = 0.1;
+
 type Figure = fn(&Figures) -> Option<f64>;
 
 /// Title, digits behind the point, and which.
@@ -33,6 +36,13 @@ pub(crate) fn render(shape: &Shape, bench: &Bench, sweeps: &[(Sweep, Choice)]) -
         let (workers, kernel) = (last.setting.workers, last.setting.kernel);
         text +=
             &format!("```console\npenstock run --workers {workers} --kernel {kernel} -f MANIFESTS\n```\n\n");
+    }
+    let tried = sweeps.iter().flat_map(|(sweep, _)| &sweep.tried);
+    let noise = tried.flat_map(|tried| &tried.rounds).map(|figures| figures.others).fold(0.0, f64::max);
+    if noise > NOISE {
+        text += &format!(
+            "**Noisy:** other processes took up to {noise:.2} cores meanwhile; on a quiet machine the choice may be another.\n\n"
+        );
     }
     for (sweep, choice) in sweeps {
         text += &table(sweep, choice);

@@ -26,6 +26,8 @@ pub(crate) struct Figures {
     /// From an engine's write to the client's read, µs.
     pub(crate) event_p99_us: Option<f64>,
     pub(crate) rss_mib: f64,
+    /// Cores that other processes took meanwhile.
+    pub(crate) others: f64,
 }
 
 pub(crate) struct Tried {
@@ -104,6 +106,7 @@ impl Figures {
             self.cpu_per_request = per_million(report.requests);
             self.requests_per_s = Some(report.requests as f64 / report.seconds);
         }
+        self.others = self.others.max(run.cpu.others / report.seconds);
         self.rss_mib = self.rss_mib.max(run.loaded.rss as f64 / f64::from(1 << 20));
     }
 }
