@@ -11,6 +11,7 @@ mod real;
 mod run;
 mod shell;
 mod test;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ enum Command {
     },
     /// Measure Penstock beside its peers, on this machine
     Bench(bench::Arguments),
+    /// Find Penstock's settings for this machine and your traffic
+    Tune(tune::Arguments),
     /// Fuzz one target of gateway/fuzz
     Fuzz(fuzz::Arguments),
     /// The bench's engine
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Ebpf { check } => ebpf::run(check),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Command::BenchEngine(arguments) => bench::engine::run(&arguments),
         Command::BenchLoad => bench::load::run(),

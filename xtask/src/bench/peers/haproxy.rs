@@ -13,13 +13,15 @@ const PROGRAM: &str = "haproxy";
 /// For heads, and what is reserved for rewriting.
 const BESIDE_THE_BODY: usize = 16 << 10;
 
-pub(super) const PEER: Peer = Peer {
-    name: "haproxy",
-    about: "routes by the model in the body: http-buffer-request, json_query",
-    packages: Packages::Debian(&["haproxy"]),
-    version: || version_said(Command::new(PROGRAM).arg("-v")),
-    command,
-};
+pub(super) fn peer() -> Peer {
+    Peer {
+        name: "haproxy".to_owned(),
+        about: "routes by the model in the body: http-buffer-request, json_query",
+        packages: Packages::Debian(&["haproxy"]),
+        version: Box::new(|| version_said(Command::new(PROGRAM).arg("-v"))),
+        command: Box::new(command),
+    }
+}
 
 fn command(site: &Site) -> Result<Option<Command>> {
     let [a, b] = Pool::BOTH;

@@ -12,22 +12,24 @@ const PROGRAM: &str = "nginx";
 /// Its default of 16 KiB halves the throughput of large bodies; more than this fits no core's second cache.
 const PASSED_AT_ONCE: &str = "256k";
 
-pub(super) const PEER: Peer = Peer {
-    name: "nginx",
-    about: "does not look into bodies: routes by a header, passes bodies on unbuffered",
-    packages: Packages::Debian(&["nginx-light"]),
-    version,
-    command: |site| {
-        let header = POOL_HEADER.replace('-', "_");
-        let http = format!("map $http_{header} $pool {{ default pool_{}; b pool_b; }}", Pool::A.name());
-        start(
-            site,
-            "",
-            &http,
-            &format!("proxy_request_buffering off; client_body_buffer_size {PASSED_AT_ONCE};"),
-        )
-    },
-};
+pub(super) fn peer() -> Peer {
+    Peer {
+        name: "nginx".to_owned(),
+        about: "does not look into bodies: routes by a header, passes bodies on unbuffered",
+        packages: Packages::Debian(&["nginx-light"]),
+        version: Box::new(version),
+        command: Box::new(|site| {
+            let header = POOL_HEADER.replace('-', "_");
+            let http = format!("map $http_{header} $pool {{ default pool_{}; b pool_b; }}", Pool::A.name());
+            start(
+                site,
+                "",
+                &http,
+                &format!("proxy_request_buffering off; client_body_buffer_size {PASSED_AT_ONCE};"),
+            )
+        }),
+    }
+}
 
 pub(super) fn version() -> Option<String> {
     version_said(Command::new(PROGRAM).arg("-v"))

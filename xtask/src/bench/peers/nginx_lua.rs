@@ -1,7 +1,8 @@
 //! nginx with Debian's Lua module: the body is read whole into memory, and one compiled expression finds the model. That
 //! is less than a JSON parser does, and how it is done where speed counts: the best that this peer can be.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+use std::path::Path;
 use std::process::Command;
 
 use super::super::ask::Pool;
@@ -10,16 +11,21 @@ use super::{Packages, Peer, Site, nginx};
 const MODULES: [&str; 2] =
     ["/usr/share/nginx/modules/ndk_http_module.so", "/usr/share/nginx/modules/ngx_http_lua_module.so"];
 
-pub(super) const PEER: Peer = Peer {
-    name: "nginx-lua",
-    about: "routes by the model in the body: ngx.req.read_body, one PCRE expression",
-    packages: Packages::Debian(&["nginx-light", "libnginx-mod-http-lua"]),
-    version: || MODULES.iter().all(|module| std::path::Path::new(module).is_file()).then(nginx::version)?,
-    command,
-};
+pub(super) fn peer() -> Peer {
+    Peer {
+        name: "nginx-lua".to_owned(),
+        about: "routes by the model in the body: ngx.req.read_body, one PCRE expression",
+        packages: Packages::Debian(&["nginx-light", "libnginx-mod-http-lua"]),
+        version: Box::new(version),
+        command: Box::new(command),
+    }
+}
+
+fn version() -> Option<String> {
+    MODULES.iter().all(|module| Path::new(module).is_file()).then(nginx::version)?
+}
 
 fn command(site: &Site) -> Result<Option<Command>> {
-    ensure!((self::PEER.version)().is_some(), "nginx's Lua module is not installed");
     let main = MODULES.map(|module| format!("load_module {module};\n")).concat();
     let http = format!("client_body_buffer_size {};", site.largest_body + 1);
     let [a, b] = Pool::BOTH;

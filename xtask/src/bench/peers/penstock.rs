@@ -1,29 +1,68 @@
-//! Penstock, as `cargo xtask bench` builds it. Without the kernel's programs: they would count the connections of its peers
-//! as well; `cargo xtask bench bypass` measures what they cost.
+//! Penstock, as `cargo xtask bench` builds it, or another build of it. Without the kernel's programs: they would count the
+//! connections of its peers as well; `cargo xtask bench bypass` measures what they cost.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::super::ask::Pool;
 use super::super::penstock;
 use super::{Packages, Peer, Site, version_said};
 
-pub(super) const PEER: Peer = Peer {
-    name: "penstock",
-    about: "routes by the model in the body",
-    packages: Packages::Ours,
-    version: || version_said(Command::new(penstock()).arg("--version")),
-    command,
-};
+/// Programs are pinned in a file system of their own: another gateway of this host shares none of it, and nothing
+/// stays behind whatever happens.
+const OWN_PINS: &str = "mount -t bpf none /sys/fs/bpf && exec \"$0\" \"$@\"";
 
-fn command(site: &Site) -> Result<Option<Command>> {
+/// A build of Penstock, and what its user may set.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    pub(crate) program: PathBuf,
+    pub(crate) workers: usize,
+    /// For `--kernel`.
+    pub(crate) kernel: &'static str,
+}
+
+pub(crate) fn peer() -> Peer {
+    gateway("penstock".to_owned(), Gateway { program: penstock(), workers: 1, kernel: "off" })
+}
+
+/// Another build, to be compared with this one.
+pub(super) fn other(name: &str, program: &Path) -> Result<Peer> {
+    ensure!(program.is_file(), "{} is no file: a peer {name:?} names a built penstock", program.display());
+    // A name without a slash would be looked up in PATH.
+    let program = std::path::absolute(program)?;
+    Ok(gateway(name.to_owned(), Gateway { program, workers: 1, kernel: "off" }))
+}
+
+pub(crate) fn gateway(name: String, gateway: Gateway) -> Peer {
+    let program = gateway.program.clone();
+    Peer {
+        name,
+        about: "routes by the model in the body",
+        packages: Packages::Ours,
+        version: Box::new(move || version_said(Command::new(&program).arg("--version"))),
+        command: Box::new(move |site| command(site, &gateway)),
+    }
+}
+
+fn command(site: &Site, gateway: &Gateway) -> Result<Option<Command>> {
     let pools = Pool::BOTH.map(|pool| (pool.name(), pool.model(), vec![site.engine(pool)]));
     let manifests = site.write("manifests.yaml", &manifests(site.listen.port(), &pools))?;
-    let mut command = Command::new(penstock());
+    let mut command = match gateway.kernel {
+        "account" => with_own_pins(&gateway.program),
+        _ => Command::new(&gateway.program),
+    };
     command.arg("run").arg("-f").arg(manifests).arg("--access-log").arg(site.access_log());
-    command.args(["--admin", "127.0.0.1:0", "--workers", "1", "--kernel", "off"]);
+    command.args(["--admin", "127.0.0.1:0", "--workers", &gateway.workers.to_string()]);
+    command.args(["--kernel", gateway.kernel]);
     Ok(Some(command))
+}
+
+pub(crate) fn with_own_pins(program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", OWN_PINS]).arg(program);
+    command
 }
 
 /// A gateway with pools of endpoints.

@@ -45,6 +45,9 @@ fn head(results: &Results) -> String {
         settings.rounds,
         settings.window_s,
     );
+    if cfg!(debug_assertions) {
+        text += "**A development build: the figures mean nothing, only that it runs.** ";
+    }
     if settings.shared {
         text += "All processes share all cores; each proxy has one worker.\n\n";
     } else {
