@@ -175,10 +175,20 @@ impl JsonScanner {
         let end = match chunk.get(at) {
             Some(b'"') if self.key == Key::Model => self.plain_model(simd, chunk, at),
             _ if self.key == Key::Model => None,
-            Some(&first @ (b'"' | b'[' | b'{')) => {
-                self.nested = Nested::begin(first);
-                return self.skip(simd, chunk, at + 1);
-            }
+            Some(&first @ (b'[' | b'{')) => match Nested::skip_short(simd, chunk, at) {
+                Some(end) => Some(end),
+                None => {
+                    self.nested = Nested::begin(first);
+                    return self.skip(simd, chunk, at + 1);
+                }
+            },
+            Some(b'"') => match word(simd, chunk, at + 1) {
+                Some(word) => Some(at + word.len() + 2),
+                None => {
+                    self.nested = Nested::begin(b'"');
+                    return self.skip(simd, chunk, at + 1);
+                }
+            },
             Some(&first @ (b't' | b'f' | b'n')) => self.whole_literal(Literal::of(first), chunk, at),
             Some(b'-' | b'0'..=b'9') => self.whole_number(chunk, at),
             _ => None,
@@ -208,17 +218,19 @@ impl JsonScanner {
 
     #[inline(always)]
     fn whole_literal(&mut self, literal: Literal, chunk: &[u8], at: usize) -> Option<usize> {
-        let end = at + literal.text().len();
-        if chunk.get(at..end)? != literal.text() {
-            return None;
-        }
-        if self.key == Key::Stream {
+        let rest = chunk.get(at..)?;
+        let (is_whole, length) = match literal {
+            Literal::True => (rest.starts_with(b"true"), 4),
+            Literal::False => (rest.starts_with(b"false"), 5),
+            Literal::Null => (rest.starts_with(b"null"), 4),
+        };
+        if is_whole && self.key == Key::Stream {
             self.facts.stream = literal.says();
         }
-        Some(end)
+        is_whole.then_some(at + length)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn whole_number(&mut self, chunk: &[u8], at: usize) -> Option<usize> {
         let (first, rest) = chunk.get(at..)?.split_first()?;
         let mut number = Number::begin(*first)?;
@@ -283,9 +295,17 @@ fn word<S: Simd>(simd: S, chunk: &[u8], at: usize) -> Option<&[u8]> {
     (rest.get(length) == Some(&b'"')).then(|| &rest[..length])
 }
 
-/// Where white space ends.
+/// Where white space ends. Most bodies have none.
 #[inline(always)]
-fn space(chunk: &[u8], mut at: usize) -> usize {
+fn space(chunk: &[u8], at: usize) -> usize {
+    match chunk.get(at) {
+        Some(..=b' ') => past_space(chunk, at),
+        _ => at,
+    }
+}
+
+#[inline(never)]
+fn past_space(chunk: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = chunk.get(at) {
         at += 1;
     }

@@ -4,29 +4,28 @@ use super::{MODEL_MAX, ScanErrorKind};
 
 /// A model's name, 1 to [`MODEL_MAX`] bytes. One of common length is kept in place: nothing is allocated for it.
 #[derive(Clone)]
-pub struct Name(Form);
-
-#[derive(Clone)]
-enum Form {
-    Short { length: u8, bytes: [u8; SHORT] },
-    Long(Box<[u8]>),
+pub struct Name {
+    long: Option<Box<[u8]>>,
+    /// Unless it is `long`.
+    short: [u8; SHORT],
+    length: u8,
 }
 
 /// Makes the whole 64 bytes.
-const SHORT: usize = 62;
+const SHORT: usize = 47;
 
 impl Name {
     /// `name` must be valid UTF-8.
     #[inline(always)]
     pub(super) fn new(name: &[u8]) -> Self {
-        let mut bytes = [0; SHORT];
-        Self(match bytes.get_mut(..name.len()) {
+        let mut short = [0; SHORT];
+        match short.get_mut(..name.len()) {
             Some(place) => {
                 place.copy_from_slice(name);
-                Form::Short { length: name.len() as u8, bytes }
+                Self { long: None, short, length: name.len() as u8 }
             }
-            None => Form::Long(name.into()),
-        })
+            None => Self { long: Some(name.into()), short, length: 0 },
+        }
     }
 }
 
@@ -34,11 +33,8 @@ impl std::ops::Deref for Name {
     type Target = str;
 
     fn deref(&self) -> &str {
-        let bytes = match &self.0 {
-            Form::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
-            Form::Long(bytes) => bytes,
-        };
-        std::str::from_utf8(bytes).unwrap_or_default()
+        let short = self.short.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(self.long.as_deref().unwrap_or(short)).unwrap_or_default()
     }
 }
 

@@ -68,6 +68,17 @@ impl Nested {
         }
     }
 
+    /// Begins a value at `at` and skips it, if it ends within a block. None: it does not, or is at fault.
+    #[inline(always)]
+    pub(super) fn skip_short<S: Simd>(simd: S, chunk: &[u8], at: usize) -> Option<usize> {
+        let (first, rest) = chunk.get(at..)?.split_first()?;
+        let (block, length, _) = blocks::next(simd, chunk, rest)?;
+        let mut value = Self::begin(*first);
+        let Step::End(bit) = value.one_block(simd, block, length) else { return None };
+        let last = rest.get(bit as usize)?;
+        is_pair(*first, *last).then_some(at + bit as usize + 2)
+    }
+
     /// Reads on from `at`. Some: the value ends before that byte. None: it goes on after the chunk.
     #[inline(always)]
     pub(super) fn skip<S: Simd>(&mut self, simd: S, chunk: &[u8], at: usize) -> Result<Option<usize>, Fault> {
@@ -82,39 +93,34 @@ impl Nested {
     /// Reads to the value's end or the chunk's. Gives what the last block did, and the bytes from its start on.
     #[inline(always)]
     fn skip_brackets<'a, S: Simd>(&mut self, simd: S, chunk: &[u8], mut rest: &'a [u8]) -> (Step, &'a [u8]) {
-        while let Some((bytes, more)) = rest.split_first_chunk::<STRIDE>() {
+        while self.depth < DEPTH_MAX - STRIDE as u32
+            && let Some((bytes, more)) = rest.split_first_chunk::<STRIDE>()
+        {
             let ([first, second], []) = bytes.as_chunks::<BLOCK>() else { break };
             let (one, two) = (simd.load(first), simd.load(second));
-            let quotes = (simd.eq(one, b'"'), simd.eq(two, b'"'));
-            let backslashes = (simd.eq(one, b'\\'), simd.eq(two, b'\\'));
-            if quotes.0 | quotes.1 == 0 {
-                let passed = simd.enter(PassQuoteless { value: self, rest, backslashes });
-                if passed.len() < rest.len() {
-                    rest = passed;
-                    continue;
-                }
-            }
             let (mut escaped_one, mut escaped_two) = (0, 0);
-            if !self.escapes.is_none(backslashes.0 | backslashes.1) {
-                escaped_one = self.escapes.of(backslashes.0, BLOCK);
-                escaped_two = self.escapes.of(backslashes.1, BLOCK);
+            if !self.escapes.is_none() | simd.either_has(one, two, b'\\') {
+                escaped_one = self.escapes.of(simd.eq(one, b'\\'), BLOCK);
+                escaped_two = self.escapes.of(simd.eq(two, b'\\'), BLOCK);
             }
-            let step = self.block(simd, quotes.0 & !escaped_one, simd.outside(one));
+            let quotes_one = simd.eq(one, b'"') & !escaped_one;
+            let step = self.block::<S, false>(simd, quotes_one, simd.outside(one));
             if !matches!(step, Step::GoOn) {
                 return (step, rest);
             }
-            let step = self.block(simd, quotes.1 & !escaped_two, simd.outside(two));
+            let quotes_two = simd.eq(two, b'"') & !escaped_two;
+            let step = self.block::<S, false>(simd, quotes_two, simd.outside(two));
             if !matches!(step, Step::GoOn) {
                 return (step, &rest[BLOCK..]);
             }
             rest = more;
+            if quotes_one | quotes_two == 0 {
+                let Self { inside, escapes, .. } = *self;
+                Passed { rest, escapes: self.escapes } = simd.enter(PassQuoteless { inside, escapes, rest });
+            }
         }
         while let Some((block, length, more)) = blocks::next(simd, chunk, rest) {
-            let shift = BLOCK - length;
-            let escaped = self.escapes.of(simd.eq(block, b'\\') >> shift, length);
-            let Outside { opens, closes } = simd.outside(block);
-            let outside = Outside { opens: opens >> shift, closes: closes >> shift };
-            let step = self.block(simd, simd.eq(block, b'"') >> shift & !escaped, outside);
+            let step = self.one_block(simd, block, length);
             if !matches!(step, Step::GoOn) {
                 return (step, rest);
             }
@@ -123,17 +129,30 @@ impl Nested {
         (Step::GoOn, rest)
     }
 
-    /// Takes a block by its quotes that are not escaped and what it holds outside strings.
+    /// Takes a block of `length` bytes, its highest ones.
     #[inline(always)]
-    fn block<S: Simd>(&mut self, simd: S, quotes: u64, outside: Outside) -> Step {
+    fn one_block<S: Simd>(&mut self, simd: S, block: S::Block, length: usize) -> Step {
+        let shift = BLOCK - length;
+        let escaped = self.escapes.of(simd.eq(block, b'\\') >> shift, length);
+        let Outside { opens, closes } = simd.outside(block);
+        let outside = Outside { opens: opens >> shift, closes: closes >> shift };
+        self.block::<S, true>(simd, simd.eq(block, b'"') >> shift & !escaped, outside)
+    }
+
+    /// Takes a block by its quotes that are not escaped and what it holds outside strings. `DEEP` where it may reach
+    /// the greatest depth.
+    #[inline(always)]
+    fn block<S: Simd, const DEEP: bool>(&mut self, simd: S, quotes: u64, outside: Outside) -> Step {
         // A string is from its opening quote to before its closing one.
         let inside = simd.prefix_xor(quotes) ^ self.inside;
         self.inside = (inside.cast_signed() >> 63).cast_unsigned();
         let (opens, closes) = (outside.opens & !inside, outside.closes & !inside);
         let opened = self.depth + opens.count_ones();
         let closed = closes.count_ones();
-        if opens & closes != 0 || opened >= DEPTH_MAX {
-            return self.byte_by_byte(opens, closes);
+        if opens & closes != 0 || (DEEP && opened >= DEPTH_MAX) {
+            let step;
+            (self.depth, step) = byte_by_byte(self.depth, opens, closes);
+            return step;
         }
         if closed >= self.depth
             && let Some(end) = end(self.depth, opens, closes)
@@ -143,28 +162,33 @@ impl Nested {
         self.depth = opened - closed;
         Step::GoOn
     }
+}
 
-    /// Takes a block that may hold an error.
-    #[cold]
-    #[inline(never)]
-    fn byte_by_byte(&mut self, opens: u64, closes: u64) -> Step {
-        let mut left = opens | closes;
-        while left != 0 {
-            let (bit, at) = (left & left.wrapping_neg(), left.trailing_zeros());
-            match (opens & bit != 0, closes & bit != 0) {
-                (true, true) => return Step::Fault(ScanErrorKind::Syntax, at),
-                // The top-level object is a level of its own.
-                (true, false) if self.depth + 1 == DEPTH_MAX => {
-                    return Step::Fault(ScanErrorKind::TooDeep, at);
-                }
-                (true, false) => self.depth += 1,
-                _ if self.depth == 1 => return Step::End(at),
-                _ => self.depth -= 1,
+/// Takes a block that may hold an error; gives the depth behind it.
+#[cold]
+#[inline(never)]
+fn byte_by_byte(mut depth: u32, opens: u64, closes: u64) -> (u32, Step) {
+    let mut left = opens | closes;
+    while left != 0 {
+        let (bit, at) = (left & left.wrapping_neg(), left.trailing_zeros());
+        match (opens & bit != 0, closes & bit != 0) {
+            (true, true) => return (depth, Step::Fault(ScanErrorKind::Syntax, at)),
+            // The top-level object is a level of its own.
+            (true, false) if depth + 1 == DEPTH_MAX => {
+                return (depth, Step::Fault(ScanErrorKind::TooDeep, at));
             }
-            left ^= bit;
+            (true, false) => depth += 1,
+            _ if depth == 1 => return (depth, Step::End(at)),
+            _ => depth -= 1,
         }
-        Step::GoOn
+        left ^= bit;
     }
+    (depth, Step::GoOn)
+}
+
+fn is_pair(first: u8, last: u8) -> bool {
+    // `[` and `]`, `{` and `}` lie two apart in ASCII.
+    last == first.wrapping_add(2)
 }
 
 /// The bracket that closes the last of `depth` open ones, if it is in this block.
@@ -210,8 +234,8 @@ impl Task for SkipBrackets<'_> {
             Step::Fault(kind, bit) => Err((kind, from + bit as usize)),
             Step::End(bit) => {
                 let last = from + bit as usize;
-                match (now.first, chunk.get(last)) {
-                    (b'[', Some(b']')) | (b'{', Some(b'}')) => Ok(Some(last + 1)),
+                match chunk.get(last) {
+                    Some(byte) if is_pair(now.first, *byte) => Ok(Some(last + 1)),
                     _ => Err((ScanErrorKind::Brackets, last)),
                 }
             }
@@ -219,31 +243,44 @@ impl Task for SkipBrackets<'_> {
     }
 }
 
-/// Passes as much as holds no quote, if `rest` begins with a stride that holds none, by what that is much faster at
-/// than blocks are: text, or numbers. May pass nothing.
-struct PassQuoteless<'a, 'b> {
-    value: &'b mut Nested,
+/// Passes whole strides that hold no quote but escaped ones, and outside strings no bracket, by what is much faster at that than blocks
+/// are. May pass nothing.
+struct PassQuoteless<'a> {
+    inside: u64,
+    escapes: Escapes,
     rest: &'a [u8],
-    backslashes: (u64, u64),
 }
 
-impl<'a> Task for PassQuoteless<'a, '_> {
-    type Output = &'a [u8];
+struct Passed<'a> {
+    rest: &'a [u8],
+    escapes: Escapes,
+}
+
+impl<'a> Task for PassQuoteless<'a> {
+    type Output = Passed<'a>;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
-        let Self { value, rest, backslashes: (one, two) } = self;
-        if value.inside == 0 {
-            return blocks::pass_plain(simd, rest);
+        let Self { inside, mut escapes, mut rest } = self;
+        if inside == 0 {
+            return Passed { rest: blocks::pass_plain(simd, rest), escapes };
         }
-        value.escapes.of(one, BLOCK);
-        value.escapes.of(two, BLOCK);
-        let rest = &rest[STRIDE..];
-        let passed = blocks::pass_text(simd, rest);
-        if passed.len() < rest.len() {
-            value.escapes.clear();
+        while let Some((bytes, more)) = rest.split_first_chunk::<STRIDE>() {
+            if simd.is_text(bytes) {
+                escapes = Escapes::default();
+            } else {
+                let ([first, second], []) = bytes.as_chunks::<BLOCK>() else { break };
+                let (one, two) = (simd.load(first), simd.load(second));
+                let mut after = escapes;
+                let escaped = (after.of(simd.eq(one, b'\\'), BLOCK), after.of(simd.eq(two, b'\\'), BLOCK));
+                if simd.eq(one, b'"') & !escaped.0 | simd.eq(two, b'"') & !escaped.1 != 0 {
+                    break;
+                }
+                escapes = after;
+            }
+            rest = more;
         }
-        passed
+        Passed { rest, escapes }
     }
 }
 

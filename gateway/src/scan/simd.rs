@@ -50,6 +50,9 @@ pub(super) trait Simd: Copy {
     /// Where the block holds `byte`.
     fn eq(self, block: Self::Block, byte: u8) -> u64;
 
+    /// Whether either block holds `byte`.
+    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool;
+
     fn outside(self, block: Self::Block) -> Outside;
 
     /// Where text is not plain: `"`, `\`, control characters of ASCII and all that is not ASCII.

@@ -48,6 +48,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
+        unsafe {
+            let byte = _mm256_set1_epi8(byte.cast_signed());
+            let one = _mm256_or_si256(_mm256_cmpeq_epi8(one.0, byte), _mm256_cmpeq_epi8(one.1, byte));
+            let other = _mm256_or_si256(_mm256_cmpeq_epi8(other.0, byte), _mm256_cmpeq_epi8(other.1, byte));
+            _mm256_movemask_epi8(_mm256_or_si256(one, other)) != 0
+        }
+    }
+
+    #[inline(always)]
     fn outside(self, (low, high): Self::Block) -> Outside {
         unsafe {
             let (low, high) = (marks(low), marks(high));

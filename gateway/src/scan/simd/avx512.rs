@@ -47,6 +47,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
+        self.eq(one, byte) | self.eq(other, byte) != 0
+    }
+
+    #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
         unsafe {
             let marks = marks(block);

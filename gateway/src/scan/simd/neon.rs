@@ -28,6 +28,17 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
+        unsafe {
+            let [one, other] = [one, other].map(|block| {
+                let [a, b, c, d] = block.map(|part| vceqq_u8(part, vdupq_n_u8(byte)));
+                vorrq_u8(vorrq_u8(a, b), vorrq_u8(c, d))
+            });
+            vmaxvq_u8(vorrq_u8(one, other)) != 0
+        }
+    }
+
+    #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
         unsafe {
             let marks = block.map(|part| marks(part));

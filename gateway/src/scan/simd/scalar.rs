@@ -28,6 +28,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
+        self.eq(one, byte) | self.eq(other, byte) != 0
+    }
+
+    #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
         let marks =
             block.map(|word| u64::from_le_bytes(word.to_le_bytes().map(|b| table::MARK[usize::from(b)])));

@@ -28,6 +28,15 @@ impl Simd for Sse2 {
     }
 
     #[inline(always)]
+    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
+        let [one, other] = [one, other].map(|block| {
+            let [a, b, c, d] = block.map(|part| is(part, byte));
+            or(or(a, b), or(c, d))
+        });
+        unsafe { _mm_movemask_epi8(or(one, other)) != 0 }
+    }
+
+    #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
         let opens = block.map(|part| is(lower(part), b'{'));
         let closes = block.map(|part| is(lower(part), b'}'));

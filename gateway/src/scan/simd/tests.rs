@@ -11,6 +11,8 @@ struct Seen {
     is_text: bool,
     is_plain: bool,
     prefix_xor: u64,
+    /// Whether either of two blocks, in either order, holds a backslash.
+    has_backslash: [bool; 2],
 }
 
 struct See<'a>(&'a [u8; STRIDE]);
@@ -29,6 +31,10 @@ impl Task for See<'_> {
             is_text: simd.is_text(self.0),
             is_plain: simd.is_plain(self.0),
             prefix_xor: simd.prefix_xor(quotes),
+            has_backslash: [
+                simd.either_has(simd.load(&blocks[0]), block, b'\\'),
+                simd.either_has(block, simd.load(&blocks[0]), b'\\'),
+            ],
         }
     }
 }
@@ -51,6 +57,7 @@ fn plainly(bytes: &[u8; STRIDE]) -> Seen {
         is_text: !bytes.iter().any(|b| *b == b'"' || *b == b'\\'),
         is_plain: bytes.iter().all(|b| table::is_plain(*b)),
         prefix_xor: (0..64).fold(0, |mask, i| mask | u64::from((quotes << (63 - i)).count_ones() & 1) << i),
+        has_backslash: [bytes.contains(&b'\\'); 2],
     }
 }
 
