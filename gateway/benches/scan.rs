@@ -4,6 +4,8 @@
 //! take from the machine is left out, and a change of clock speed hits all alike. Prints a Markdown table.
 //! With `--only NAME` only bodies whose name holds it, with `--with NAME` only such readers.
 //! `RUSTFLAGS="-C target-cpu=native"` shows what the others can do when they are built for one machine.
+//!
+//! With `--list` names the bodies; with `--count NAME` scans that body once in [`counted`], for `cargo xtask counts`.
 
 mod scan {
     pub(crate) mod bodies;
@@ -14,7 +16,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use scan::bodies::{self, Body};
-use scan::readers::{READERS, Reader};
+use scan::readers::{self, READERS, Reader};
 
 const ROUNDS: usize = 40;
 const ROUND: Duration = Duration::from_millis(4);
@@ -22,6 +24,16 @@ const ROUND: Duration = Duration::from_millis(4);
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let value = |flag| arguments.iter().skip_while(|a| *a != flag).nth(1).map_or("", String::as_str);
+    if arguments.iter().any(|a| a == "--list") {
+        bodies::all().iter().for_each(|body| println!("{}", body.name));
+        return;
+    }
+    if let Some(body) = bodies::all().iter().find(|body| body.name == value("--count")) {
+        // The CPU is asked for its instructions once, and that does not count.
+        readers::penstock(b"{}");
+        assert_eq!(counted(body.text.as_bytes()), bodies::MODEL.len());
+        return;
+    }
     let (only, with) = (value("--only"), value("--with"));
     let readers: Vec<&Reader> = READERS.iter().filter(|reader| reader.name.contains(with)).collect();
     let heads: Vec<&str> = readers.iter().map(|reader| reader.name).collect();
@@ -49,6 +61,11 @@ fn measure(body: &Body, readers: &[&Reader]) -> Vec<Option<f64>> {
         }
     }
     best
+}
+
+#[inline(never)]
+fn counted(body: &[u8]) -> usize {
+    readers::penstock(black_box(body))
 }
 
 fn round(reader: &Reader, bytes: &[u8], count: u32) -> Duration {

@@ -3,6 +3,7 @@
 mod arrows;
 mod check;
 mod child;
+mod counts;
 mod ebpf;
 mod fuzz;
 mod licences;
@@ -36,6 +37,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Count the scanner's instructions for each body of its bench and compare them with what is committed
+    Counts(counts::Arguments),
     /// Fuzz one target of gateway/fuzz
     Fuzz(fuzz::Arguments),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::test(&arguments),
         Command::Check => check::check(),
         Command::Ebpf { check } => ebpf::run(check),
+        Command::Counts(arguments) => counts::counts(&arguments),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
     };
     match done {

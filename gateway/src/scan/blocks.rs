@@ -28,7 +28,7 @@ pub(super) fn next<'a, S: Simd>(
 /// Passes whole strides without a quote or a backslash.
 #[inline(always)]
 pub(super) fn pass_text<S: Simd>(simd: S, mut rest: &[u8]) -> &[u8] {
-    while let Some((bytes, more)) = rest.split_first_chunk::<STRIDE>()
+    while let Some((bytes, more)) = rest.split_first_chunk()
         && simd.is_text(bytes)
     {
         rest = more;

@@ -253,19 +253,23 @@ impl JsonScanner {
     /// earlier equal key are void from here on.
     #[inline(always)]
     fn classify(&mut self, key: Option<&[u8]>) -> Result<(), Fault> {
-        self.key = match key {
-            Some(b"model") if self.model.is_some() => return Err((ScanErrorKind::ModelTwice, self.start)),
-            Some(b"model") => Key::Model,
-            Some(key) if name::is_case_variant(key) => return Err((ScanErrorKind::ModelCase, self.start)),
-            Some(b"stream") => {
-                self.facts.stream = None;
-                Key::Stream
+        let key = key.unwrap_or_default();
+        // Comparing slices is a word or two; a match on patterns would go byte by byte.
+        self.key = if key == b"model" {
+            if self.model.is_some() {
+                return Err((ScanErrorKind::ModelTwice, self.start));
             }
-            Some(b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens") => {
-                self.facts.max_tokens = None;
-                Key::MaxTokens
-            }
-            _ => Key::Other,
+            Key::Model
+        } else if key == b"stream" {
+            self.facts.stream = None;
+            Key::Stream
+        } else if key == b"max_tokens" || key == b"max_completion_tokens" || key == b"max_output_tokens" {
+            self.facts.max_tokens = None;
+            Key::MaxTokens
+        } else if name::is_case_variant(key) {
+            return Err((ScanErrorKind::ModelCase, self.start));
+        } else {
+            Key::Other
         };
         Ok(())
     }

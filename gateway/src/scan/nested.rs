@@ -268,6 +268,7 @@ impl<'a> Task for PassQuoteless<'a> {
         while let Some((bytes, more)) = rest.split_first_chunk::<STRIDE>() {
             if simd.is_text(bytes) {
                 escapes = Escapes::default();
+                rest = blocks::pass_text(simd, rest);
             } else {
                 let ([first, second], []) = bytes.as_chunks::<BLOCK>() else { break };
                 let (one, two) = (simd.load(first), simd.load(second));
@@ -277,8 +278,8 @@ impl<'a> Task for PassQuoteless<'a> {
                     break;
                 }
                 escapes = after;
+                rest = more;
             }
-            rest = more;
         }
         Passed { rest, escapes }
     }

@@ -5,8 +5,10 @@ use super::{BLOCK, Outside, STRIDE, Simd, Task, enter, prefix_xor_by_shifts, tab
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scan) struct Scalar;
 
-/// The lowest bit of each byte.
-const ONES: u64 = u64::MAX / 255;
+/// A word of eight times this byte.
+const fn eight(byte: u8) -> u64 {
+    u64::MAX / 255 * byte as u64
+}
 
 impl Simd for Scalar {
     type Block = [u64; BLOCK / 8];
@@ -24,7 +26,7 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn eq(self, block: Self::Block, byte: u8) -> u64 {
-        mask(block, |word| zeros(word ^ ONES * u64::from(byte)))
+        mask(block, |word| zeros(word ^ eight(byte)))
     }
 
     #[inline(always)]
@@ -41,7 +43,7 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn stops(self, block: Self::Block) -> u64 {
-        let control = mask(block, |word| zeros(word & ONES * 0xe0) | zeros(word ^ ONES * 0x7f) | word);
+        let control = mask(block, |word| zeros(word & eight(0xe0)) | zeros(word ^ eight(0x7f)) | word);
         control | self.eq(block, b'"') | self.eq(block, b'\\')
     }
 
@@ -50,7 +52,7 @@ impl Simd for Scalar {
         let (words, _) = bytes.as_chunks::<8>();
         words.iter().fold(0, |ends, word| {
             let word = u64::from_le_bytes(*word);
-            ends | zeros(word ^ ONES * u64::from(b'"')) | zeros(word ^ ONES * u64::from(b'\\'))
+            ends | zeros(word ^ eight(b'"')) | zeros(word ^ eight(b'\\'))
         }) == 0
     }
 
@@ -69,7 +71,7 @@ impl Simd for Scalar {
 #[inline(always)]
 fn zeros(word: u64) -> u64 {
     // Adding 0x7f to the low seven bits carries into the eighth unless they are zero, and never beyond it.
-    !(((word & ONES * 0x7f) + ONES * 0x7f) | word) & ONES << 7
+    !(((word & eight(0x7f)) + eight(0x7f)) | word) & eight(0x80)
 }
 
 /// Gathers the highest bits of all bytes of what `of` makes of each word.
@@ -77,7 +79,7 @@ fn zeros(word: u64) -> u64 {
 fn mask(block: [u64; BLOCK / 8], of: impl Fn(u64) -> u64) -> u64 {
     block.iter().rev().fold(0, |mask, word| {
         // The product moves bit 7 of byte i to bit 56 + i, and no two bits of it meet.
-        let bits = (of(*word) >> 7 & ONES).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        let bits = (of(*word) >> 7 & eight(1)).wrapping_mul(0x0102_0408_1020_4080) >> 56;
         mask << 8 | bits
     })
 }
