@@ -5,6 +5,9 @@
 //! M, every reference reader (Python json, serde_json, Go encoding/json, nlohmann; Starlette, cpp-httplib and Go
 //! for forms) that accepts the body reads M. The arguments stand in `nested` (JSON) and `multipart` (forms); the
 //! proof is `twin`, an obvious second reading of the same rules, with which the scanner must agree.
+//!
+//! JSON is read by blocks of 64 bytes (`blocks`), as bit masks that `simd` makes with the best vector instructions
+//! of the CPU, chosen at run time; the algorithm is written once. `benches/scan.rs` measures it.
 
 mod blocks;
 mod error;

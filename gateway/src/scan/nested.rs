@@ -28,8 +28,8 @@ use super::ScanErrorKind;
 use super::blocks::{self, Escapes};
 use super::simd::{BLOCK, Outside, STRIDE, Simd, Task};
 
-/// Levels of nesting that are allowed, the top-level object among them. Exact, and below what any engine's reader
-/// takes (Python about 1000 as well, Go 10,000): what is deeper is no request but an attack on a recursive reader.
+/// Levels of nesting that are allowed, the top-level object among them, to the level. No request needs as many, and
+/// recursive readers give up there (Python at about 1000, serde_json at 128).
 const DEPTH_MAX: u32 = 1000;
 
 /// A value being skipped, over chunks.
@@ -129,7 +129,7 @@ impl Nested {
         (Step::GoOn, rest)
     }
 
-    /// Takes a block of `length` bytes, its highest ones.
+    /// Takes the `length` highest bytes of a block.
     #[inline(always)]
     fn one_block<S: Simd>(&mut self, simd: S, block: S::Block, length: usize) -> Step {
         let shift = BLOCK - length;
@@ -195,7 +195,7 @@ fn is_pair(first: u8, last: u8) -> bool {
 #[inline(always)]
 fn end(mut depth: u32, mut opens: u64, mut closes: u64) -> Option<u32> {
     loop {
-        // As many close brackets that are open already, or such as open before them: none of these is the last.
+        // So many brackets are open at least: closing all but one of them does not end the value.
         for _ in 1..depth {
             closes &= closes.wrapping_sub(1);
         }
@@ -243,8 +243,8 @@ impl Task for SkipBrackets<'_> {
     }
 }
 
-/// Passes whole strides that hold no quote but escaped ones, and outside strings no bracket, by what is much faster at that than blocks
-/// are. May pass nothing.
+/// Passes whole strides that hold no quote but escaped ones, and outside strings no bracket: long texts and lists of
+/// numbers, in much less time than block by block. May pass nothing.
 struct PassQuoteless<'a> {
     inside: u64,
     escapes: Escapes,

@@ -48,7 +48,7 @@ pub fn form(boundary: &str, body: &[u8], cuts: &[usize]) {
 type End = Result<(Option<ModelValue>, Facts), ScanError>;
 
 /// Up to this length a body is cut at every place.
-const SHORT: usize = if cfg!(fuzzing) { 64 } else { 400 };
+const SHORT: usize = if cfg!(fuzzing) { 64 } else { 200 };
 
 /// Scans the body whole, byte by byte, cut at `cuts`, and cut once at every place: all must end alike.
 fn scan(fresh: impl Fn() -> Scanner, body: &[u8], cuts: &[usize]) -> End {

@@ -1,7 +1,7 @@
 //! The top level byte by byte: every state that a chunk's end may leave behind.
 
-use super::Fault;
-use super::{JsonScanner, Key, ModelValue, Nested, Number, ScanErrorKind, name};
+use super::{Fault, JsonScanner, Key, ModelValue, Nested, Number, ScanErrorKind};
+use crate::scan::name;
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +87,8 @@ impl JsonScanner {
 
     fn end_key(&mut self) -> Result<State, Fault> {
         let text = std::mem::take(&mut self.text);
-        self.classify(text.decoded())?;
+        // One that is too long to be kept means nothing here.
+        self.classify(text.decoded().unwrap_or_default())?;
         // Its memory serves the next one.
         self.text = text;
         Ok(State::Colon)
