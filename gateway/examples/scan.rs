@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
         }
         let mut scanner = scanner(boundary.as_deref())?;
         let line = match scan(&mut scanner, &body) {
-            Ok(()) => json!({"ok": true, "model": scanner.model().map(|model| &model.name)}),
+            Ok(()) => json!({"ok": true, "model": scanner.model().map(|model| &*model.name)}),
             Err(error) => json!({"ok": false, "kind": format!("{:?}", error.kind), "offset": error.offset}),
         };
         writeln!(output, "{line}")?;

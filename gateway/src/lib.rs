@@ -3,7 +3,7 @@
 //! ARCHITECTURE.md is the map. Two bands: CONTROL may block, allocate and lock on a runtime of its own; DATA
 //! serves requests, one runtime per worker, without locks. They meet in `snapshot`, and only `app` knows both.
 
-// Only `kernel::sys` allows it.
+// Only `kernel::sys` and `scan::simd` allow it.
 #![deny(unsafe_code)]
 #![allow(
     unreachable_pub,

@@ -200,7 +200,7 @@ async fn exchange(
     let read = upload.read_until_routable(policy.buffer_limit).await;
     entry.bytes_in = upload.received();
     read?;
-    let model = upload.model().map(|model| model.name.clone());
+    let model = upload.model().map(|model| Box::from(&*model.name));
     entry.model.clone_from(&model);
     if model.is_none() && facts.inference {
         return Err(Failure::new(

@@ -4,6 +4,7 @@ mod arrows;
 mod bench;
 mod check;
 mod child;
+mod counts;
 mod ebpf;
 mod fuzz;
 mod licences;
@@ -42,6 +43,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Find Penstock's settings for this machine and your traffic
     Tune(tune::Arguments),
+    /// Count the scanner's instructions for each body of its bench and compare them with what is committed
+    Counts(counts::Arguments),
     /// Fuzz one target of gateway/fuzz
     Fuzz(fuzz::Arguments),
     /// The bench's engine
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Ebpf { check } => ebpf::run(check),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
+        Command::Counts(arguments) => counts::counts(&arguments),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Command::BenchEngine(arguments) => bench::engine::run(&arguments),
         Command::BenchLoad => bench::load::run(),

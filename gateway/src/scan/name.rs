@@ -2,9 +2,59 @@
 
 use super::{MODEL_MAX, ScanErrorKind};
 
+/// A model's name, 1 to [`MODEL_MAX`] bytes. One of common length is kept in place: nothing is allocated for it.
+#[derive(Clone)]
+pub struct Name {
+    long: Option<Box<[u8]>>,
+    /// Unless it is `long`.
+    short: [u8; SHORT],
+    length: u8,
+}
+
+/// Makes the whole 64 bytes.
+const SHORT: usize = 47;
+
+impl Name {
+    /// `name` must be valid UTF-8.
+    #[inline(always)]
+    pub(super) fn new(name: &[u8]) -> Self {
+        let mut short = [0; SHORT];
+        match short.get_mut(..name.len()) {
+            Some(place) => {
+                place.copy_from_slice(name);
+                Self { long: None, short, length: name.len() as u8 }
+            }
+            None => Self { long: Some(name.into()), short, length: 0 },
+        }
+    }
+}
+
+impl std::ops::Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        let short = self.short.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(self.long.as_deref().unwrap_or(short)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Name {}
+
 /// Checks a decoded name. White space and control characters are Unicode's: an engine that trims, or a log that
 /// is read by a terminal, must not see another name than the router did.
-pub(super) fn check(decoded: &[u8]) -> Result<Box<str>, ScanErrorKind> {
+pub(super) fn check(decoded: &[u8]) -> Result<Name, ScanErrorKind> {
     let name = std::str::from_utf8(decoded).map_err(|_| ScanErrorKind::NotUtf8)?;
     if name.is_empty() {
         return Err(ScanErrorKind::ModelEmpty);
@@ -18,7 +68,14 @@ pub(super) fn check(decoded: &[u8]) -> Result<Box<str>, ScanErrorKind> {
     if name.trim() != name {
         return Err(ScanErrorKind::ModelPadded);
     }
-    Ok(name.into())
+    Ok(Name::new(decoded))
+}
+
+/// [`check`] for printable ASCII; `None` where the name is not usable.
+#[inline(always)]
+pub(super) fn plain(text: &[u8]) -> Option<Name> {
+    let ([b' ', ..] | [.., b' '] | []) = text else { return Some(Name::new(text)) };
+    None
 }
 
 /// Whether some reader takes the key for `model` though it is spelled in other letter case.
@@ -53,7 +110,7 @@ mod tests {
         assert_eq!(check("a\u{a0}".as_bytes()), Err(ScanErrorKind::ModelPadded));
         assert_eq!(check("a\u{85}b".as_bytes()), Err(ScanErrorKind::ModelControl));
         assert_eq!(check(b"a\x7fb"), Err(ScanErrorKind::ModelControl));
-        assert_eq!(check("Qwen/Qwen3 8B é".as_bytes()).as_deref(), Ok("Qwen/Qwen3 8B é"));
+        assert_eq!(check("Qwen/Qwen3 8B é".as_bytes()), Ok(Name::new("Qwen/Qwen3 8B é".as_bytes())));
         assert!(check(&[b'a'; MODEL_MAX]).is_ok());
         assert_eq!(check(&[b'a'; MODEL_MAX + 1]), Err(ScanErrorKind::ModelTooLong));
     }

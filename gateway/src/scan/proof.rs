@@ -3,17 +3,22 @@
 
 use http::HeaderValue;
 
+use super::simd::Level;
 use super::{Facts, JsonScanner, ModelValue, MultipartScanner, ScanError, Scanner, twin};
 
-/// The scanner agrees with its twin, however the body is cut, and with serde_json as far as the one-sided rule
-/// goes.
+/// The scanner agrees with its twin, however the body is cut and with whatever instructions it is scanned, and with
+/// serde_json as far as the one-sided rule goes.
 pub fn json(body: &[u8], cuts: &[usize]) {
-    let whole = scan(|| Scanner::Json(JsonScanner::new()), body, cuts);
+    let mut levels = Level::all().map(|level| scan(|| Scanner::Json(JsonScanner::at(level)), body, cuts));
+    let Some(whole) = levels.next() else { return };
+    for other in levels {
+        assert_eq!(other, whole, "levels differ: {}", show(body));
+    }
     agree(&whole, twin::json(body), body);
     let Ok((model, facts)) = whole else { return };
     let Ok(serde_json::Value::Object(value)) = serde_json::from_slice(body) else { return };
     match &model {
-        Some(model) => assert_eq!(value.get("model"), Some(&model.name.as_ref().into()), "{}", show(body)),
+        Some(model) => assert_eq!(value.get("model"), Some(&(*model.name).into()), "{}", show(body)),
         None => assert!(!value.keys().any(|key| key.eq_ignore_ascii_case("model")), "{}", show(body)),
     }
     assert_eq!(facts.stream, value.get("stream").and_then(serde_json::Value::as_bool), "{}", show(body));
@@ -43,7 +48,7 @@ pub fn form(boundary: &str, body: &[u8], cuts: &[usize]) {
 type End = Result<(Option<ModelValue>, Facts), ScanError>;
 
 /// Up to this length a body is cut at every place.
-const SHORT: usize = if cfg!(fuzzing) { 64 } else { 400 };
+const SHORT: usize = if cfg!(fuzzing) { 64 } else { 200 };
 
 /// Scans the body whole, byte by byte, cut at `cuts`, and cut once at every place: all must end alike.
 fn scan(fresh: impl Fn() -> Scanner, body: &[u8], cuts: &[usize]) -> End {
@@ -95,7 +100,8 @@ fn spliced(body: &[u8], model: &ModelValue) {
     let span = model.span.start as usize..model.span.end as usize;
     let bytes = super::splice(super::Format::Json, name);
     let body = [&body[..span.start], &bytes, &body[span.end..]].concat();
-    let model = run(Scanner::Json(JsonScanner::new()), &[&body]).map(|(model, _)| model.map(|m| m.name));
+    let model =
+        run(Scanner::Json(JsonScanner::new()), &[&body]).map(|(model, _)| model.map(|m| m.name.to_string()));
     assert_eq!(model, Ok(Some(name.into())), "{}", show(&body));
 }
 

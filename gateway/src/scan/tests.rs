@@ -133,6 +133,9 @@ fn nested_values_are_held_to_their_structure_alone() {
     );
     assert_eq!(scan_json("{\"a\":[}"), Err(Kind::Brackets));
     assert_eq!(scan_json("{\"a\":{]"), Err(Kind::Brackets));
+    assert_eq!(scan_json("{\"a\":[{]},\"model\":\"q\"}"), Err(Kind::Brackets));
+    // No reader takes this one, so it is the engine's to refuse.
+    assert_eq!(scan_json("{\"a\":[[},{]],\"model\":\"q\"}"), model("q"));
     for stray in ["/", "'", "#", "\\", "\0", "é", "`", "_"] {
         assert_eq!(scan_json(format!("{{\"a\":[{stray}")), Err(Kind::Syntax), "{stray}");
     }
@@ -348,6 +351,15 @@ fn jsonish() -> impl Strategy<Value = Vec<u8>> {
             (0..40_usize).prop_map(|n| format!("\"{}\"", "\\\\".repeat(n))),
             (0..300_usize).prop_map(|n| format!("\"{}\"", "x".repeat(n))),
             (0..1100_usize).prop_map(|n| "[".repeat(n) + &"]".repeat(n)),
+            (0..300_usize).prop_map(|n| format!("[{}1]", "1, ".repeat(n))),
+            // Whole strides without a quote, which end in escapes or not.
+            (100..200_usize, 0..9_usize, 100..200_usize).prop_map(|(n, escapes, m)| format!(
+                "[\"{}{}\\n{}\"]",
+                "x".repeat(n),
+                "\\".repeat(2 * escapes),
+                "y".repeat(m)
+            )),
+            (0..40_usize).prop_map(|n| format!("[{}[[0],[1]]]", "[0],".repeat(n))),
         ];
         text.prop_recursive(3, 20, 4, |inner| {
             prop_oneof![

@@ -231,29 +231,27 @@ impl Reader<'_> {
         }
     }
 
+    /// Brackets are counted whatever their kinds, but the value's own two must be a pair.
     fn skip_brackets(&mut self, first: u8) -> Result<(), Kind> {
-        let mut open = vec![first];
-        while let Some(&innermost) = open.last() {
+        let mut open = 1;
+        loop {
             match self.next()? {
                 b'"' => self.skip_string()?,
-                bracket @ (b'[' | b'{') => {
-                    open.push(bracket);
-                    if open.len() + 1 > 1000 {
+                b'[' | b'{' => {
+                    open += 1;
+                    if open + 1 > 1000 {
                         return Err(Kind::TooDeep);
                     }
                 }
-                bracket @ (b']' | b'}') => {
-                    // `[` and `]`, `{` and `}` lie two apart in ASCII.
-                    if bracket != innermost + 2 {
-                        return Err(Kind::Brackets);
-                    }
-                    open.pop();
+                b']' | b'}' if open > 1 => open -= 1,
+                // `[` and `]`, `{` and `}` lie two apart in ASCII.
+                last @ (b']' | b'}') => {
+                    return if last == first + 2 { Ok(()) } else { Err(Kind::Brackets) };
                 }
                 b if b.is_ascii_alphanumeric() || b" \t\r\n,:+-.".contains(&b) => {}
                 _ => return Err(Kind::Syntax),
             }
         }
-        Ok(())
     }
 
     fn space(&mut self) {

@@ -47,7 +47,7 @@ pub(in super::super) fn form(boundary: &[u8], body: &[u8]) -> Verdict {
             if ascii_only && !name.is_ascii() {
                 return Err(Kind::ModelDisguised);
             }
-            model = Some((name.into(), at as u64..(at + content.len()) as u64));
+            model = Some((name.to_string(), at as u64..(at + content.len()) as u64));
         }
         at += content(rest, next)?.len() + 2 + dashes.len();
     }

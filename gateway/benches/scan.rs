@@ -1,0 +1,96 @@
+//! Measures the scanner beside other ways to find the model of a body: `cargo bench --bench scan`.
+//!
+//! All readers run in turn on each body, many short rounds, and the best round of each counts: what other processes
+//! take from the machine is left out, and a change of clock speed hits all alike. Prints a Markdown table.
+//! With `--only NAME` only bodies whose name holds it, with `--with NAME` only such readers.
+//! `RUSTFLAGS="-C target-cpu=native"` shows what the others can do when they are built for one machine.
+//!
+//! With `--list` names the bodies; with `--count NAME` scans that body once in [`counted`], for `cargo xtask counts`.
+
+mod scan {
+    pub(crate) mod bodies;
+    pub(crate) mod readers;
+}
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use scan::bodies::{self, Body};
+use scan::readers::{self, READERS, Reader};
+
+const ROUNDS: usize = 40;
+const ROUND: Duration = Duration::from_millis(4);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let value = |flag| arguments.iter().skip_while(|a| *a != flag).nth(1).map_or("", String::as_str);
+    if arguments.iter().any(|a| a == "--list") {
+        bodies::all().iter().for_each(|body| println!("{}", body.name));
+        return;
+    }
+    if let Some(body) = bodies::all().iter().find(|body| body.name == value("--count")) {
+        // The CPU is asked for its instructions once, and that does not count.
+        readers::penstock(b"{}");
+        assert_eq!(counted(body.text.as_bytes()), bodies::MODEL.len());
+        return;
+    }
+    let (only, with) = (value("--only"), value("--with"));
+    let readers: Vec<&Reader> = READERS.iter().filter(|reader| reader.name.contains(with)).collect();
+    let heads: Vec<&str> = readers.iter().map(|reader| reader.name).collect();
+    println!("| body | {} |", heads.join(" | "));
+    println!("|---|{}", "---|".repeat(heads.len()));
+    for body in bodies::all().iter().filter(|body| body.name.contains(only)) {
+        let best = measure(body, &readers);
+        let cells: Vec<String> = best.iter().map(|best| show(body.text.len(), *best)).collect();
+        println!("| {} | {} |", body.name, cells.join(" | "));
+    }
+}
+
+/// The seconds of one reading in the best round of each reader.
+fn measure(body: &Body, readers: &[&Reader]) -> Vec<Option<f64>> {
+    let bytes = body.text.as_bytes();
+    let counts: Vec<u32> = readers.iter().map(|reader| calibrate(reader, bytes)).collect();
+    let mut best = vec![None; readers.len()];
+    for _ in 0..ROUNDS {
+        for ((reader, count), best) in readers.iter().zip(&counts).zip(&mut best) {
+            if *count == 0 {
+                continue;
+            }
+            let seconds = round(reader, bytes, *count).as_secs_f64() / f64::from(*count);
+            *best = Some(best.map_or(seconds, |best: f64| best.min(seconds)));
+        }
+    }
+    best
+}
+
+#[inline(never)]
+fn counted(body: &[u8]) -> usize {
+    readers::penstock(black_box(body))
+}
+
+fn round(reader: &Reader, bytes: &[u8], count: u32) -> Duration {
+    let start = Instant::now();
+    for _ in 0..count {
+        black_box((reader.read)(black_box(bytes)));
+    }
+    start.elapsed()
+}
+
+/// Readings in a round; 0 for a reader that does not find the model.
+fn calibrate(reader: &Reader, bytes: &[u8]) -> u32 {
+    if reader.finds && (reader.read)(bytes) != bodies::MODEL.len() {
+        eprintln!("{} does not find the model", reader.name);
+        return 0;
+    }
+    let mut count = 1;
+    while round(reader, bytes, count) < ROUND {
+        count *= 2;
+    }
+    count
+}
+
+fn show(length: usize, seconds: Option<f64>) -> String {
+    let Some(seconds) = seconds else { return "–".into() };
+    let speed = length as f64 / seconds / 1e9;
+    if seconds < 1e-6 { format!("{speed:.1} ({:.1} ns)", seconds * 1e9) } else { format!("{speed:.1}") }
+}
