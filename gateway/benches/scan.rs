@@ -1,7 +1,7 @@
 //! Measures the scanner beside other ways to find the model of a body: `cargo bench --bench scan`.
 //!
-//! All readers run in turn on each body, many short rounds, and the best round of each counts: what other processes
-//! take from the machine is left out, and a change of clock speed hits all alike. Prints a Markdown table.
+//! All readers take turns on each body, many short ones, and the best batch of each counts: what other processes take
+//! from the machine is left out, and a change of clock speed hits all alike. Prints a Markdown table.
 //! With `--only NAME` only bodies whose name holds it, with `--with NAME` only such readers.
 //! `RUSTFLAGS="-C target-cpu=native"` shows what the others can do when they are built for one machine.
 //!
@@ -19,7 +19,10 @@ use scan::bodies::{self, Body};
 use scan::readers::{self, READERS, Reader};
 
 const ROUNDS: usize = 40;
-const ROUND: Duration = Duration::from_millis(4);
+/// How long a reader has its turn.
+const TURN: Duration = Duration::from_millis(4);
+/// How long readings are timed together, so that the clock does not count.
+const BATCH: Duration = Duration::from_micros(100);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -46,7 +49,7 @@ fn main() {
     }
 }
 
-/// The seconds of one reading in the best round of each reader.
+/// The seconds of one reading in the best batch of each reader.
 fn measure(body: &Body, readers: &[&Reader]) -> Vec<Option<f64>> {
     let bytes = body.text.as_bytes();
     let counts: Vec<u32> = readers.iter().map(|reader| calibrate(reader, bytes)).collect();
@@ -56,8 +59,11 @@ fn measure(body: &Body, readers: &[&Reader]) -> Vec<Option<f64>> {
             if *count == 0 {
                 continue;
             }
-            let seconds = round(reader, bytes, *count).as_secs_f64() / f64::from(*count);
-            *best = Some(best.map_or(seconds, |best: f64| best.min(seconds)));
+            let turn = Instant::now();
+            while turn.elapsed() < TURN {
+                let seconds = batch(reader, bytes, *count).as_secs_f64() / f64::from(*count);
+                *best = Some(best.map_or(seconds, |best: f64| best.min(seconds)));
+            }
         }
     }
     best
@@ -68,7 +74,7 @@ fn counted(body: &[u8]) -> usize {
     readers::penstock(black_box(body))
 }
 
-fn round(reader: &Reader, bytes: &[u8], count: u32) -> Duration {
+fn batch(reader: &Reader, bytes: &[u8], count: u32) -> Duration {
     let start = Instant::now();
     for _ in 0..count {
         black_box((reader.read)(black_box(bytes)));
@@ -76,14 +82,14 @@ fn round(reader: &Reader, bytes: &[u8], count: u32) -> Duration {
     start.elapsed()
 }
 
-/// Readings in a round; 0 for a reader that does not find the model.
+/// Readings in a batch; 0 for a reader that does not find the model.
 fn calibrate(reader: &Reader, bytes: &[u8]) -> u32 {
     if reader.finds && (reader.read)(bytes) != bodies::MODEL.len() {
         eprintln!("{} does not find the model", reader.name);
         return 0;
     }
     let mut count = 1;
-    while round(reader, bytes, count) < ROUND {
+    while batch(reader, bytes, count) < BATCH {
         count *= 2;
     }
     count
