@@ -28,9 +28,13 @@ impl Source {
         lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default()))
     }
 
-    /// Whether the comment above a line, or the line, says SAFETY. Attributes may stand between.
+    /// Whether the comment above a line, or the line, says SAFETY. Attributes may stand between. One note may be for all
+    /// that follows it, where each line of a file is safe for the same reason.
     pub(super) fn has_safety_note(&self, line: usize) -> bool {
         let above = self.lines.iter().take(line - 1).rev();
+        if above.clone().any(|l| l.trim().starts_with("// SAFETY, for all of the following:")) {
+            return true;
+        }
         let comment = above.take_while(|l| l.trim().starts_with("//") || l.trim().starts_with("#["));
         let own = self.lines.iter().skip(line - 1).take(1);
         comment.chain(own).any(|l| l.contains("SAFETY") || l.contains("# Safety"))
