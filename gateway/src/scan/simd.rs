@@ -7,6 +7,14 @@
 
 #![allow(unsafe_code, reason = "vector instructions; a level's token proves that the CPU has them")]
 
+/// Calls what is compiled for a level's instructions, in a method of its token.
+macro_rules! proven {
+    ($call:expr) => {
+        // SAFETY: the method has a token, which is only made where the CPU has the instructions.
+        unsafe { $call }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -20,9 +20,10 @@ impl Avx2 {
     }
 }
 
-// SAFETY, for all of the following: the token proves the instructions, and the loads stay in the arrays given.
+type Block = (__m256i, __m256i);
+
 impl Simd for Avx2 {
-    type Block = (__m256i, __m256i);
+    type Block = Block;
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Output {
@@ -31,125 +32,173 @@ impl Simd for Avx2 {
         fn inside<T: Task>(simd: Avx2, task: T) -> T::Output {
             task.run(simd)
         }
-        unsafe { inside(self, task) }
+        proven!(inside(self, task))
     }
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK]) -> Self::Block {
-        unsafe { (load(bytes.as_ptr()), load(bytes.as_ptr().add(32))) }
+        proven!(load(bytes))
     }
 
     #[inline(always)]
-    fn eq(self, (low, high): Self::Block, byte: u8) -> u64 {
-        unsafe {
-            let byte = _mm256_set1_epi8(byte.cast_signed());
-            mask(_mm256_cmpeq_epi8(low, byte), _mm256_cmpeq_epi8(high, byte))
-        }
+    fn eq(self, block: Self::Block, byte: u8) -> u64 {
+        proven!(eq(block, byte))
     }
 
     #[inline(always)]
     fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
-        unsafe {
-            let byte = _mm256_set1_epi8(byte.cast_signed());
-            let one = _mm256_or_si256(_mm256_cmpeq_epi8(one.0, byte), _mm256_cmpeq_epi8(one.1, byte));
-            let other = _mm256_or_si256(_mm256_cmpeq_epi8(other.0, byte), _mm256_cmpeq_epi8(other.1, byte));
-            _mm256_movemask_epi8(_mm256_or_si256(one, other)) != 0
-        }
+        proven!(either_has(one, other, byte))
     }
 
     #[inline(always)]
-    fn outside(self, (low, high): Self::Block) -> Outside {
-        unsafe {
-            let (low, high) = (marks(low), marks(high));
-            let opens = mask(_mm256_add_epi8(low, low), _mm256_add_epi8(high, high));
-            Outside { opens, closes: mask(low, high) }
-        }
+    fn outside(self, block: Self::Block) -> Outside {
+        proven!(outside(block))
     }
 
     #[inline(always)]
-    fn stops(self, (low, high): Self::Block) -> u64 {
-        unsafe { mask(stops(low), stops(high)) }
+    fn stops(self, block: Self::Block) -> u64 {
+        proven!(stops(block))
     }
 
     #[inline(always)]
     fn is_text(self, bytes: &[u8; STRIDE]) -> bool {
-        unsafe {
-            let at = bytes.as_ptr();
-            let low = _mm256_or_si256(text_end(load(at)), text_end(load(at.add(32))));
-            let high = _mm256_or_si256(text_end(load(at.add(64))), text_end(load(at.add(96))));
-            _mm256_movemask_epi8(_mm256_or_si256(low, high)) == 0
-        }
+        proven!(is_text(bytes))
     }
 
     #[inline(always)]
     fn is_plain(self, bytes: &[u8; STRIDE]) -> bool {
-        unsafe {
-            let at = bytes.as_ptr();
-            let low = _mm256_or_si256(structure(load(at)), structure(load(at.add(32))));
-            let high = _mm256_or_si256(structure(load(at.add(64))), structure(load(at.add(96))));
-            let any = _mm256_or_si256(low, high);
-            _mm256_testz_si256(any, any) == 1
-        }
+        proven!(is_plain(bytes))
     }
 
     #[inline(always)]
     fn prefix_xor(self, bits: u64) -> u64 {
-        unsafe {
-            let product = _mm_clmulepi64_si128(_mm_cvtsi64_si128(bits.cast_signed()), _mm_set1_epi8(-1), 0);
-            _mm_cvtsi128_si64(product).cast_unsigned()
-        }
+        proven!(prefix_xor(bits))
     }
 }
 
-#[inline(always)]
-unsafe fn load(at: *const u8) -> __m256i {
-    unsafe { _mm256_loadu_si256(at.cast()) }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(bytes: &[u8; BLOCK]) -> Block {
+    let (halves, _) = bytes.as_chunks();
+    (part(&halves[0]), part(&halves[1]))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn part(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: these are as many bytes as are read, and need no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 /// The highest bits of all bytes.
-#[inline(always)]
-unsafe fn mask(low: __m256i, high: __m256i) -> u64 {
-    unsafe {
-        let low = _mm256_movemask_epi8(low).cast_unsigned();
-        let high = _mm256_movemask_epi8(high).cast_unsigned();
-        u64::from(low) | u64::from(high) << 32
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn mask((low, high): Block) -> u64 {
+    let low = _mm256_movemask_epi8(low).cast_unsigned();
+    let high = _mm256_movemask_epi8(high).cast_unsigned();
+    u64::from(low) | u64::from(high) << 32
 }
 
-#[inline(always)]
-unsafe fn lookup(table: [u8; 16], index: __m256i) -> __m256i {
-    unsafe {
-        let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-        _mm256_shuffle_epi8(table, index)
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn is((low, high): Block, byte: u8) -> Block {
+    let byte = _mm256_set1_epi8(byte.cast_signed());
+    (_mm256_cmpeq_epi8(low, byte), _mm256_cmpeq_epi8(high, byte))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn eq(block: Block, byte: u8) -> u64 {
+    mask(is(block, byte))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn either_has(one: Block, other: Block, byte: u8) -> bool {
+    let (one, other) = (is(one, byte), is(other, byte));
+    _mm256_movemask_epi8(any([one.0, one.1, other.0, other.1])) != 0
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn outside((low, high): Block) -> Outside {
+    let (low, high) = (marks(low), marks(high));
+    let opens = mask((_mm256_add_epi8(low, low), _mm256_add_epi8(high, high)));
+    Outside { opens, closes: mask((low, high)) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn stops((low, high): Block) -> u64 {
+    mask((stop(low), stop(high)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn is_text(bytes: &[u8; STRIDE]) -> bool {
+    let (parts, _) = bytes.as_chunks();
+    let [a, b, c, d] = [part(&parts[0]), part(&parts[1]), part(&parts[2]), part(&parts[3])];
+    _mm256_movemask_epi8(any([text_end(a), text_end(b), text_end(c), text_end(d)])) == 0
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn is_plain(bytes: &[u8; STRIDE]) -> bool {
+    let (parts, _) = bytes.as_chunks();
+    let [a, b, c, d] = [part(&parts[0]), part(&parts[1]), part(&parts[2]), part(&parts[3])];
+    let any = any([structure(a), structure(b), structure(c), structure(d)]);
+    _mm256_testz_si256(any, any) == 1
+}
+
+#[inline]
+#[target_feature(enable = "pclmulqdq")]
+pub(super) fn prefix_xor(bits: u64) -> u64 {
+    // Multiplying by all ones without carries adds each bit to all from its own on.
+    let product = _mm_clmulepi64_si128(_mm_cvtsi64_si128(bits.cast_signed()), _mm_set1_epi8(-1), 0);
+    _mm_cvtsi128_si64(product).cast_unsigned()
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn any([a, b, c, d]: [__m256i; 4]) -> __m256i {
+    _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lookup(table: [u8; 16], index: __m256i) -> __m256i {
+    let table = u128::from_le_bytes(table);
+    let (low, high) = (table as u64, (table >> 64) as u64);
+    let table = _mm256_broadcastsi128_si256(_mm_set_epi64x(high.cast_signed(), low.cast_signed()));
+    _mm256_shuffle_epi8(table, index)
 }
 
 /// [`table::MARK`] of each byte.
-#[inline(always)]
-unsafe fn marks(bytes: __m256i) -> __m256i {
-    unsafe {
-        let high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi8(15));
-        lookup(table::KIND, _mm256_and_si256(lookup(table::LOW, bytes), lookup(table::HIGH, high)))
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn marks(bytes: __m256i) -> __m256i {
+    let high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi8(15));
+    lookup(table::KIND, _mm256_and_si256(lookup(table::LOW, bytes), lookup(table::HIGH, high)))
 }
 
 /// Not zero where a byte is not plain.
-#[inline(always)]
-unsafe fn structure(bytes: __m256i) -> __m256i {
-    unsafe { _mm256_or_si256(marks(bytes), _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'"'.cast_signed()))) }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn structure(bytes: __m256i) -> __m256i {
+    _mm256_or_si256(marks(bytes), _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'"'.cast_signed())))
 }
 
-#[inline(always)]
-unsafe fn stops(bytes: __m256i) -> __m256i {
-    unsafe {
-        // Signed: bytes that are not ASCII lie below zero.
-        let control = _mm256_cmpgt_epi8(_mm256_set1_epi8(0x20), bytes);
-        let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
-        _mm256_or_si256(_mm256_or_si256(control, delete), text_end(bytes))
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn stop(bytes: __m256i) -> __m256i {
+    // Signed: bytes that are not ASCII lie below zero.
+    let control = _mm256_cmpgt_epi8(_mm256_set1_epi8(0x20), bytes);
+    let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
+    _mm256_or_si256(_mm256_or_si256(control, delete), text_end(bytes))
 }
 
-#[inline(always)]
-unsafe fn text_end(bytes: __m256i) -> __m256i {
-    unsafe { _mm256_cmpeq_epi8(bytes, lookup(table::TEXT_END, bytes)) }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn text_end(bytes: __m256i) -> __m256i {
+    _mm256_cmpeq_epi8(bytes, lookup(table::TEXT_END, bytes))
 }

@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::prefix_xor;
 use super::{BLOCK, Outside, STRIDE, Simd, Task, table};
 
 /// Proof of AVX-512F and BW, PCLMULQDQ, POPCNT, LZCNT, BMI1 and BMI2.
@@ -22,7 +23,6 @@ impl Avx512 {
     }
 }
 
-// SAFETY, for all of the following: the token proves the instructions, and the loads stay in the arrays given.
 impl Simd for Avx512 {
     type Block = __m512i;
 
@@ -33,85 +33,114 @@ impl Simd for Avx512 {
         fn inside<T: Task>(simd: Avx512, task: T) -> T::Output {
             task.run(simd)
         }
-        unsafe { inside(self, task) }
+        proven!(inside(self, task))
     }
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK]) -> Self::Block {
-        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+        proven!(load(bytes))
     }
 
     #[inline(always)]
     fn eq(self, block: Self::Block, byte: u8) -> u64 {
-        unsafe { _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8(byte.cast_signed())) }
+        proven!(eq(block, byte))
     }
 
     #[inline(always)]
     fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
-        self.eq(one, byte) | self.eq(other, byte) != 0
+        proven!(eq(one, byte) | eq(other, byte)) != 0
     }
 
     #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
-        unsafe {
-            let marks = marks(block);
-            let opens = _mm512_test_epi8_mask(marks, _mm512_set1_epi8(table::OPEN.cast_signed()));
-            Outside { opens, closes: _mm512_movepi8_mask(marks) }
-        }
+        proven!(outside(block))
     }
 
     #[inline(always)]
     fn stops(self, block: Self::Block) -> u64 {
-        unsafe {
-            // Signed: bytes that are not ASCII lie below zero.
-            let low = _mm512_cmplt_epi8_mask(block, _mm512_set1_epi8(0x20));
-            low | self.eq(block, 0x7f) | text_end(block)
-        }
+        proven!(stops(block))
     }
 
     #[inline(always)]
     fn is_text(self, bytes: &[u8; STRIDE]) -> bool {
-        let (blocks, _) = bytes.as_chunks::<BLOCK>();
-        unsafe { text_end(self.load(&blocks[0])) | text_end(self.load(&blocks[1])) == 0 }
+        proven!(is_text(bytes))
     }
 
     #[inline(always)]
     fn is_plain(self, bytes: &[u8; STRIDE]) -> bool {
-        unsafe {
-            let (blocks, _) = bytes.as_chunks::<BLOCK>();
-            let (one, other) = (self.load(&blocks[0]), self.load(&blocks[1]));
-            let marks = _mm512_or_si512(marks(one), marks(other));
-            _mm512_test_epi8_mask(marks, marks) | self.eq(one, b'"') | self.eq(other, b'"') == 0
-        }
+        proven!(is_plain(bytes))
     }
 
     #[inline(always)]
     fn prefix_xor(self, bits: u64) -> u64 {
-        unsafe {
-            let product = _mm_clmulepi64_si128(_mm_cvtsi64_si128(bits.cast_signed()), _mm_set1_epi8(-1), 0);
-            _mm_cvtsi128_si64(product).cast_unsigned()
-        }
+        proven!(prefix_xor(bits))
     }
 }
 
-#[inline(always)]
-unsafe fn lookup(table: [u8; 16], index: __m512i) -> __m512i {
-    unsafe {
-        let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-        _mm512_shuffle_epi8(table, index)
-    }
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn load(bytes: &[u8; BLOCK]) -> __m512i {
+    // SAFETY: these are as many bytes as are read, and need no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn eq(block: __m512i, byte: u8) -> u64 {
+    _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8(byte.cast_signed()))
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn outside(block: __m512i) -> Outside {
+    let marks = marks(block);
+    let opens = _mm512_test_epi8_mask(marks, _mm512_set1_epi8(table::OPEN.cast_signed()));
+    Outside { opens, closes: _mm512_movepi8_mask(marks) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn stops(block: __m512i) -> u64 {
+    // Signed: bytes that are not ASCII lie below zero.
+    let control = _mm512_cmplt_epi8_mask(block, _mm512_set1_epi8(0x20));
+    control | eq(block, 0x7f) | text_ends(block)
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn is_text(bytes: &[u8; STRIDE]) -> bool {
+    let (blocks, _) = bytes.as_chunks();
+    text_ends(load(&blocks[0])) | text_ends(load(&blocks[1])) == 0
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn is_plain(bytes: &[u8; STRIDE]) -> bool {
+    let (blocks, _) = bytes.as_chunks();
+    let (one, other) = (load(&blocks[0]), load(&blocks[1]));
+    let marks = _mm512_or_si512(marks(one), marks(other));
+    _mm512_test_epi8_mask(marks, marks) | eq(one, b'"') | eq(other, b'"') == 0
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn lookup(table: [u8; 16], index: __m512i) -> __m512i {
+    let table = u128::from_le_bytes(table);
+    let (low, high) = (table as u64, (table >> 64) as u64);
+    let table = _mm512_broadcast_i32x4(_mm_set_epi64x(high.cast_signed(), low.cast_signed()));
+    _mm512_shuffle_epi8(table, index)
 }
 
 /// [`table::MARK`] of each byte.
-#[inline(always)]
-unsafe fn marks(bytes: __m512i) -> __m512i {
-    unsafe {
-        let high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), _mm512_set1_epi8(15));
-        lookup(table::KIND, _mm512_and_si512(lookup(table::LOW, bytes), lookup(table::HIGH, high)))
-    }
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn marks(bytes: __m512i) -> __m512i {
+    let high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), _mm512_set1_epi8(15));
+    lookup(table::KIND, _mm512_and_si512(lookup(table::LOW, bytes), lookup(table::HIGH, high)))
 }
 
-#[inline(always)]
-unsafe fn text_end(bytes: __m512i) -> u64 {
-    unsafe { _mm512_cmpeq_epi8_mask(bytes, lookup(table::TEXT_END, bytes)) }
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn text_ends(bytes: __m512i) -> u64 {
+    _mm512_cmpeq_epi8_mask(bytes, lookup(table::TEXT_END, bytes))
 }

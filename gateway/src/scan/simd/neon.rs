@@ -4,13 +4,14 @@ use std::arch::aarch64::*;
 
 use super::{BLOCK, Outside, STRIDE, Simd, Task, enter, prefix_xor_by_shifts, table};
 
+/// Needs no proof: every AArch64 CPU that std supports has NEON.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scan) struct Neon;
 
-// SAFETY, for all of the following: every AArch64 CPU that std supports has NEON, and the loads stay in the arrays
-// given.
+type Block = [uint8x16_t; 4];
+
 impl Simd for Neon {
-    type Block = [uint8x16_t; 4];
+    type Block = Block;
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Output {
@@ -19,70 +20,37 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK]) -> Self::Block {
-        [0, 1, 2, 3].map(|i| unsafe { vld1q_u8(bytes.as_ptr().add(16 * i)) })
+        proven!(load(bytes))
     }
 
     #[inline(always)]
     fn eq(self, block: Self::Block, byte: u8) -> u64 {
-        unsafe { mask(block.map(|part| vceqq_u8(part, vdupq_n_u8(byte)))) }
+        proven!(eq(block, byte))
     }
 
     #[inline(always)]
     fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
-        unsafe {
-            let [one, other] = [one, other].map(|block| {
-                let [a, b, c, d] = block.map(|part| vceqq_u8(part, vdupq_n_u8(byte)));
-                vorrq_u8(vorrq_u8(a, b), vorrq_u8(c, d))
-            });
-            vmaxvq_u8(vorrq_u8(one, other)) != 0
-        }
+        proven!(either_has(one, other, byte))
     }
 
     #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
-        unsafe {
-            let marks = block.map(|part| marks(part));
-            Outside {
-                opens: mask(marks.map(|part| vtstq_u8(part, vdupq_n_u8(table::OPEN)))),
-                closes: mask(marks.map(|part| vtstq_u8(part, vdupq_n_u8(table::CLOSE)))),
-            }
-        }
+        proven!(outside(block))
     }
 
     #[inline(always)]
     fn stops(self, block: Self::Block) -> u64 {
-        unsafe {
-            mask(block.map(|part| {
-                let low = vcltq_u8(part, vdupq_n_u8(0x20));
-                let high = vcgeq_u8(part, vdupq_n_u8(0x7f));
-                vorrq_u8(vorrq_u8(low, high), text_end(part))
-            }))
-        }
+        proven!(stops(block))
     }
 
     #[inline(always)]
     fn is_text(self, bytes: &[u8; STRIDE]) -> bool {
-        let (blocks, _) = bytes.as_chunks::<BLOCK>();
-        unsafe {
-            let ends = [&blocks[0], &blocks[1]].map(|bytes| {
-                let [a, b, c, d] = self.load(bytes).map(|part| text_end(part));
-                vorrq_u8(vorrq_u8(a, b), vorrq_u8(c, d))
-            });
-            vmaxvq_u8(vorrq_u8(ends[0], ends[1])) == 0
-        }
+        proven!(is_text(bytes))
     }
 
     #[inline(always)]
     fn is_plain(self, bytes: &[u8; STRIDE]) -> bool {
-        let (blocks, _) = bytes.as_chunks::<BLOCK>();
-        unsafe {
-            let all = [&blocks[0], &blocks[1]].map(|bytes| {
-                let structure = |part| vorrq_u8(marks(part), vceqq_u8(part, vdupq_n_u8(b'"')));
-                let [a, b, c, d] = self.load(bytes).map(structure);
-                vorrq_u8(vorrq_u8(a, b), vorrq_u8(c, d))
-            });
-            vmaxvq_u8(vorrq_u8(all[0], all[1])) == 0
-        }
+        proven!(is_plain(bytes))
     }
 
     #[inline(always)]
@@ -92,31 +60,104 @@ impl Simd for Neon {
     }
 }
 
+#[inline]
+#[target_feature(enable = "neon")]
+fn load(bytes: &[u8; BLOCK]) -> Block {
+    let (parts, _) = bytes.as_chunks();
+    [part(&parts[0]), part(&parts[1]), part(&parts[2]), part(&parts[3])]
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn part(bytes: &[u8; 16]) -> uint8x16_t {
+    // SAFETY: these are as many bytes as are read.
+    unsafe { vld1q_u8(bytes.as_ptr()) }
+}
+
 /// One bit of each byte, all of whose bits are equal.
-#[inline(always)]
-unsafe fn mask(parts: [uint8x16_t; 4]) -> u64 {
-    const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
-    unsafe {
-        let bits = vld1q_u8(BITS.as_ptr());
-        let [a, b, c, d] = parts.map(|part| vandq_u8(part, bits));
-        // Adding neighbours three times makes one byte of eight.
-        let pairs = vpaddq_u8(vpaddq_u8(a, b), vpaddq_u8(c, d));
-        vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(pairs, pairs)), 0)
-    }
+#[inline]
+#[target_feature(enable = "neon")]
+fn mask([a, b, c, d]: Block) -> u64 {
+    let bits = part(&[1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128]);
+    let bits = |part| vandq_u8(part, bits);
+    // Adding neighbours three times makes one byte of eight.
+    let fours = vpaddq_u8(vpaddq_u8(bits(a), bits(b)), vpaddq_u8(bits(c), bits(d)));
+    vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(fours, fours)), 0)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn is(bytes: uint8x16_t, byte: u8) -> uint8x16_t {
+    vceqq_u8(bytes, vdupq_n_u8(byte))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn eq([a, b, c, d]: Block, byte: u8) -> u64 {
+    mask([is(a, byte), is(b, byte), is(c, byte), is(d, byte)])
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn either_has(one: Block, other: Block, byte: u8) -> bool {
+    let any = |[a, b, c, d]: Block| {
+        vorrq_u8(vorrq_u8(is(a, byte), is(b, byte)), vorrq_u8(is(c, byte), is(d, byte)))
+    };
+    vmaxvq_u8(vorrq_u8(any(one), any(other))) != 0
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn outside([a, b, c, d]: Block) -> Outside {
+    let [a, b, c, d] = [marks(a), marks(b), marks(c), marks(d)];
+    let having = |mark| {
+        let has = |part| vtstq_u8(part, vdupq_n_u8(mark));
+        mask([has(a), has(b), has(c), has(d)])
+    };
+    Outside { opens: having(table::OPEN), closes: having(table::CLOSE) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn stops([a, b, c, d]: Block) -> u64 {
+    mask([stop(a), stop(b), stop(c), stop(d)])
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn is_text(bytes: &[u8; STRIDE]) -> bool {
+    let (parts, _) = bytes.as_chunks();
+    vmaxvq_u8(parts.iter().fold(vdupq_n_u8(0), |any, bytes| vorrq_u8(any, text_end(part(bytes))))) == 0
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn is_plain(bytes: &[u8; STRIDE]) -> bool {
+    let (parts, _) = bytes.as_chunks();
+    let structure = |part| vorrq_u8(marks(part), is(part, b'"'));
+    vmaxvq_u8(parts.iter().fold(vdupq_n_u8(0), |any, bytes| vorrq_u8(any, structure(part(bytes))))) == 0
 }
 
 /// [`table::MARK`] of each byte.
-#[inline(always)]
-unsafe fn marks(bytes: uint8x16_t) -> uint8x16_t {
-    unsafe {
-        // Unlike on x86 the index is the whole byte.
-        let low = vqtbl1q_u8(vld1q_u8(table::LOW.as_ptr()), vandq_u8(bytes, vdupq_n_u8(15)));
-        let high = vqtbl1q_u8(vld1q_u8(table::HIGH.as_ptr()), vshrq_n_u8(bytes, 4));
-        vqtbl1q_u8(vld1q_u8(table::KIND.as_ptr()), vandq_u8(low, high))
-    }
+#[inline]
+#[target_feature(enable = "neon")]
+fn marks(bytes: uint8x16_t) -> uint8x16_t {
+    // Unlike on x86 the index is the whole byte.
+    let low = vqtbl1q_u8(part(&table::LOW), vandq_u8(bytes, vdupq_n_u8(15)));
+    let high = vqtbl1q_u8(part(&table::HIGH), vshrq_n_u8(bytes, 4));
+    vqtbl1q_u8(part(&table::KIND), vandq_u8(low, high))
 }
 
-#[inline(always)]
-unsafe fn text_end(bytes: uint8x16_t) -> uint8x16_t {
-    unsafe { vorrq_u8(vceqq_u8(bytes, vdupq_n_u8(b'"')), vceqq_u8(bytes, vdupq_n_u8(b'\\'))) }
+#[inline]
+#[target_feature(enable = "neon")]
+fn stop(bytes: uint8x16_t) -> uint8x16_t {
+    let control = vcltq_u8(bytes, vdupq_n_u8(0x20));
+    let high = vcgeq_u8(bytes, vdupq_n_u8(0x7f));
+    vorrq_u8(vorrq_u8(control, high), text_end(bytes))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn text_end(bytes: uint8x16_t) -> uint8x16_t {
+    vorrq_u8(is(bytes, b'"'), is(bytes, b'\\'))
 }

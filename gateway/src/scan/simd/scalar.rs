@@ -36,8 +36,10 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
-        let marks =
-            block.map(|word| u64::from_le_bytes(word.to_le_bytes().map(|b| table::MARK[usize::from(b)])));
+        let mut marks = block;
+        for word in &mut marks {
+            *word = u64::from_le_bytes(word.to_le_bytes().map(|b| table::MARK[usize::from(b)]));
+        }
         Outside { opens: mask(marks, |word| word << 1), closes: mask(marks, |word| word) }
     }
 

@@ -4,12 +4,14 @@ use std::arch::x86_64::*;
 
 use super::{BLOCK, Outside, STRIDE, Simd, Task, enter, prefix_xor_by_shifts};
 
+/// Needs no proof: every x86-64 CPU has SSE2.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scan) struct Sse2;
 
-// SAFETY, for all of the following: every x86-64 CPU has SSE2, and the loads stay in the arrays given.
+type Block = [__m128i; 4];
+
 impl Simd for Sse2 {
-    type Block = [__m128i; 4];
+    type Block = Block;
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Output {
@@ -18,54 +20,37 @@ impl Simd for Sse2 {
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK]) -> Self::Block {
-        let at = bytes.as_ptr().cast::<__m128i>();
-        [0, 1, 2, 3].map(|i| unsafe { _mm_loadu_si128(at.add(i)) })
+        proven!(load(bytes))
     }
 
     #[inline(always)]
     fn eq(self, block: Self::Block, byte: u8) -> u64 {
-        mask(block.map(|part| is(part, byte)))
+        proven!(eq(block, byte))
     }
 
     #[inline(always)]
     fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
-        let [one, other] = [one, other].map(|block| {
-            let [a, b, c, d] = block.map(|part| is(part, byte));
-            or(or(a, b), or(c, d))
-        });
-        unsafe { _mm_movemask_epi8(or(one, other)) != 0 }
+        proven!(either_has(one, other, byte))
     }
 
     #[inline(always)]
     fn outside(self, block: Self::Block) -> Outside {
-        let opens = block.map(|part| is(lower(part), b'{'));
-        let closes = block.map(|part| is(lower(part), b'}'));
-        let strays = std::array::from_fn::<_, 4, _>(|i| {
-            is(or(or(opens[i], closes[i]), or(plain(block[i]), is(block[i], b'"'))), 0)
-        });
-        let strays = mask(strays);
-        Outside { opens: mask(opens) | strays, closes: mask(closes) | strays }
+        proven!(outside(block))
     }
 
     #[inline(always)]
     fn stops(self, block: Self::Block) -> u64 {
-        mask(block.map(|part| {
-            // Signed: bytes that are not ASCII lie below zero.
-            let low = unsafe { _mm_cmplt_epi8(part, _mm_set1_epi8(0x20)) };
-            or(or(low, is(part, 0x7f)), text_end(part))
-        }))
+        proven!(stops(block))
     }
 
     #[inline(always)]
     fn is_text(self, bytes: &[u8; STRIDE]) -> bool {
-        let (blocks, _) = bytes.as_chunks::<BLOCK>();
-        blocks.iter().fold(0, |all, block| all | mask(self.load(block).map(text_end))) == 0
+        proven!(is_text(bytes))
     }
 
     #[inline(always)]
     fn is_plain(self, bytes: &[u8; STRIDE]) -> bool {
-        let (blocks, _) = bytes.as_chunks::<BLOCK>();
-        blocks.iter().fold(u64::MAX, |all, block| all & mask(self.load(block).map(plain))) == u64::MAX
+        proven!(is_plain(bytes))
     }
 
     #[inline(always)]
@@ -74,47 +59,121 @@ impl Simd for Sse2 {
     }
 }
 
-#[inline(always)]
-fn mask(parts: [__m128i; 4]) -> u64 {
-    parts
-        .into_iter()
-        .rev()
-        .fold(0, |mask, part| mask << 16 | u64::from(unsafe { _mm_movemask_epi8(part) }.cast_unsigned()))
+#[inline]
+#[target_feature(enable = "sse2")]
+fn load(bytes: &[u8; BLOCK]) -> Block {
+    let (parts, _) = bytes.as_chunks();
+    [part(&parts[0]), part(&parts[1]), part(&parts[2]), part(&parts[3])]
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn part(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: these are as many bytes as are read, and need no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+/// The highest bits of all bytes.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn mask([a, b, c, d]: Block) -> u64 {
+    let bits = |part: __m128i| u64::from(_mm_movemask_epi8(part).cast_unsigned());
+    bits(a) | bits(b) << 16 | bits(c) << 32 | bits(d) << 48
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
 fn is(bytes: __m128i, byte: u8) -> __m128i {
-    unsafe { _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed())) }
+    _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed()))
 }
 
-#[inline(always)]
-fn or(one: __m128i, other: __m128i) -> __m128i {
-    unsafe { _mm_or_si128(one, other) }
+#[inline]
+#[target_feature(enable = "sse2")]
+fn eq([a, b, c, d]: Block, byte: u8) -> u64 {
+    mask([is(a, byte), is(b, byte), is(c, byte), is(d, byte)])
 }
 
-/// Letters in lower case, `[` and `]` as `{` and `}`; what else changes is neither before nor after.
-#[inline(always)]
-fn lower(bytes: __m128i) -> __m128i {
-    unsafe { _mm_or_si128(bytes, _mm_set1_epi8(0x20)) }
+#[inline]
+#[target_feature(enable = "sse2")]
+fn either_has(one: Block, other: Block, byte: u8) -> bool {
+    let any = |[a, b, c, d]: Block| or(or(is(a, byte), is(b, byte)), or(is(c, byte), is(d, byte)));
+    _mm_movemask_epi8(or(any(one), any(other))) != 0
 }
 
-#[inline(always)]
-fn within(bytes: __m128i, first: u8, last: u8) -> __m128i {
-    unsafe {
-        let above = _mm_sub_epi8(bytes, _mm_set1_epi8(first.cast_signed()));
-        _mm_cmpeq_epi8(_mm_min_epu8(above, _mm_set1_epi8((last - first).cast_signed())), above)
+#[inline]
+#[target_feature(enable = "sse2")]
+fn outside([a, b, c, d]: Block) -> Outside {
+    let opens = |part| is(lower(part), b'{');
+    let closes = |part| is(lower(part), b'}');
+    let strays = |part| is(or(or(opens(part), closes(part)), or(plain(part), is(part, b'"'))), 0);
+    let strays = mask([strays(a), strays(b), strays(c), strays(d)]);
+    Outside {
+        opens: mask([opens(a), opens(b), opens(c), opens(d)]) | strays,
+        closes: mask([closes(a), closes(b), closes(c), closes(d)]) | strays,
     }
 }
 
+#[inline]
+#[target_feature(enable = "sse2")]
+fn stops([a, b, c, d]: Block) -> u64 {
+    mask([stop(a), stop(b), stop(c), stop(d)])
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn is_text(bytes: &[u8; STRIDE]) -> bool {
+    let (parts, _) = bytes.as_chunks();
+    let any = parts.iter().fold(_mm_setzero_si128(), |any, bytes| or(any, text_end(part(bytes))));
+    _mm_movemask_epi8(any) == 0
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn is_plain(bytes: &[u8; STRIDE]) -> bool {
+    let (parts, _) = bytes.as_chunks();
+    let all = parts.iter().fold(_mm_set1_epi8(-1), |all, bytes| _mm_and_si128(all, plain(part(bytes))));
+    _mm_movemask_epi8(all) == 0xffff
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn or(one: __m128i, other: __m128i) -> __m128i {
+    _mm_or_si128(one, other)
+}
+
+/// Letters in lower case, `[` and `]` as `{` and `}`; what else changes is neither before nor after.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn lower(bytes: __m128i) -> __m128i {
+    or(bytes, _mm_set1_epi8(0x20))
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn within(bytes: __m128i, first: u8, last: u8) -> __m128i {
+    let above = _mm_sub_epi8(bytes, _mm_set1_epi8(first.cast_signed()));
+    _mm_cmpeq_epi8(_mm_min_epu8(above, _mm_set1_epi8((last - first).cast_signed())), above)
+}
+
 /// `super::table::is_plain`.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "sse2")]
 fn plain(bytes: __m128i) -> __m128i {
     let marks = or(within(bytes, b'+', b'.'), within(bytes, b'0', b':'));
     let lines = or(within(bytes, b'\t', b'\n'), is(bytes, b'\r'));
     or(or(marks, lines), or(within(lower(bytes), b'a', b'z'), is(bytes, b' ')))
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn stop(bytes: __m128i) -> __m128i {
+    // Signed: bytes that are not ASCII lie below zero.
+    let control = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
+    or(or(control, is(bytes, 0x7f)), text_end(bytes))
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
 fn text_end(bytes: __m128i) -> __m128i {
     or(is(bytes, b'"'), is(bytes, b'\\'))
 }
