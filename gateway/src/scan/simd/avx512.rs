@@ -36,40 +36,7 @@ impl Simd for Avx512 {
         proven!(inside(self, task))
     }
 
-    #[inline(always)]
-    fn load(self, bytes: &[u8; BLOCK]) -> Self::Block {
-        proven!(load(bytes))
-    }
-
-    #[inline(always)]
-    fn eq(self, block: Self::Block, byte: u8) -> u64 {
-        proven!(eq(block, byte))
-    }
-
-    #[inline(always)]
-    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
-        proven!(eq(one, byte) | eq(other, byte)) != 0
-    }
-
-    #[inline(always)]
-    fn outside(self, block: Self::Block) -> Outside {
-        proven!(outside(block))
-    }
-
-    #[inline(always)]
-    fn stops(self, block: Self::Block) -> u64 {
-        proven!(stops(block))
-    }
-
-    #[inline(always)]
-    fn is_text(self, bytes: &[u8; STRIDE]) -> bool {
-        proven!(is_text(bytes))
-    }
-
-    #[inline(always)]
-    fn is_plain(self, bytes: &[u8; STRIDE]) -> bool {
-        proven!(is_plain(bytes))
-    }
+    proven_functions!();
 
     #[inline(always)]
     fn prefix_xor(self, bits: u64) -> u64 {
@@ -88,6 +55,12 @@ fn load(bytes: &[u8; BLOCK]) -> __m512i {
 #[target_feature(enable = "avx512bw")]
 fn eq(block: __m512i, byte: u8) -> u64 {
     _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8(byte.cast_signed()))
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn either_has(one: __m512i, other: __m512i, byte: u8) -> bool {
+    eq(one, byte) | eq(other, byte) != 0
 }
 
 #[inline]

@@ -18,40 +18,7 @@ impl Simd for Neon {
         enter(self, task)
     }
 
-    #[inline(always)]
-    fn load(self, bytes: &[u8; BLOCK]) -> Self::Block {
-        proven!(load(bytes))
-    }
-
-    #[inline(always)]
-    fn eq(self, block: Self::Block, byte: u8) -> u64 {
-        proven!(eq(block, byte))
-    }
-
-    #[inline(always)]
-    fn either_has(self, one: Self::Block, other: Self::Block, byte: u8) -> bool {
-        proven!(either_has(one, other, byte))
-    }
-
-    #[inline(always)]
-    fn outside(self, block: Self::Block) -> Outside {
-        proven!(outside(block))
-    }
-
-    #[inline(always)]
-    fn stops(self, block: Self::Block) -> u64 {
-        proven!(stops(block))
-    }
-
-    #[inline(always)]
-    fn is_text(self, bytes: &[u8; STRIDE]) -> bool {
-        proven!(is_text(bytes))
-    }
-
-    #[inline(always)]
-    fn is_plain(self, bytes: &[u8; STRIDE]) -> bool {
-        proven!(is_plain(bytes))
-    }
+    proven_functions!();
 
     #[inline(always)]
     fn prefix_xor(self, bits: u64) -> u64 {
