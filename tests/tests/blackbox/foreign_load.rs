@@ -6,18 +6,10 @@ use std::time::Duration;
 use penstock_tests::client::{CHAT, Client, ask, chat, post};
 use penstock_tests::engine::{Behaviour, Engine};
 use penstock_tests::eventually;
-use penstock_tests::gateway::Gateway;
+use penstock_tests::gateway::{Gateway, may_load};
 use penstock_tests::manifests;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-
-/// Whether this process has CAP_NET_ADMIN and CAP_SYS_ADMIN: in a container, root may have neither.
-fn may_load() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
-    let effective = u64::from_str_radix(effective.trim(), 16).expect("a mask");
-    [12, 21].iter().all(|capability| effective >> capability & 1 == 1)
-}
 
 /// Requests that somebody holds at one engine.
 const HELD: usize = 20;
