@@ -4,8 +4,10 @@
 //! below it import aya.
 
 pub mod account;
+mod btf;
 pub mod diag;
 mod messages;
+mod object;
 pub mod own;
 pub mod privileges;
 pub mod probe;

@@ -4,11 +4,10 @@
 //! runs over all counted sockets of the host when it is read, says which of them are load. sock_diag finds the
 //! connections that are older than the programs.
 
-pub(super) mod btf;
 mod figures;
 mod look;
-mod object;
 pub(super) mod place;
+mod programs;
 mod table;
 
 use std::collections::HashSet;
@@ -26,12 +25,11 @@ use rustix::thread::CapabilitySet;
 
 use super::diag::{Diag, Found, Index, LEARN};
 use super::messages::Messages;
+use super::object::{full, map_data, take};
 use super::sys::Rows;
 use super::{Counts, EndpointCounts, own, privileges, sys};
 use figures::Figures;
 use look::Look;
-pub(super) use object::map_data;
-pub(crate) use object::{OBJECT, full};
 pub use place::Place;
 use place::{Lock, Membership};
 use table::Table;
@@ -81,7 +79,7 @@ impl Account {
         let table = Map::from_map_data(map("ENDPOINTS")?).and_then(TryInto::try_into);
         let table = table.map_err(|e| full("ENDPOINTS", &e))?;
         let text = |e: io::Error| e.to_string();
-        let rows = Rows::map(map("ROWS")?.fd().as_fd(), object::rows()? as usize).map_err(text)?;
+        let rows = Rows::map(map("ROWS")?.fd().as_fd(), programs::rows()? as usize).map_err(text)?;
         let sockets = map("SOCKETS")?.fd().as_fd().try_clone_to_owned().map_err(text)?;
         let look = Look::new(sys::open_pin(&place.pin("link-look")).map_err(text)?);
         let netns = netns_cookie().map_err(text)?;
@@ -181,13 +179,13 @@ impl Drop for Account {
 
 /// Has the programs verified, asks which privileges their maps will need, and drops them again.
 pub(super) fn verified() -> Result<String, String> {
-    let mut ebpf = object::load()?;
-    let tags: Result<Vec<String>, String> = object::PROGRAMS
+    let mut ebpf = programs::load()?;
+    let tags: Result<Vec<String>, String> = programs::PROGRAMS
         .iter()
-        .map(|name| Ok(format!("{name} {:016x}", object::tag(&ebpf, name)?)))
+        .map(|name| Ok(format!("{name} {:016x}", programs::tag(&ebpf, name)?)))
         .collect();
-    let mut endpoints: object::Table =
-        object::take(&mut ebpf, "ENDPOINTS")?.try_into().map_err(|e| full("ENDPOINTS", &e))?;
+    let mut endpoints: programs::Table =
+        take(&mut ebpf, "ENDPOINTS")?.try_into().map_err(|e| full("ENDPOINTS", &e))?;
     let needed = privileges::needed(|| table::rehearse(&mut endpoints)).map_err(|e| e.to_string())?;
     let after = if needed.contains(CapabilitySet::BPF) {
         "CAP_BPF stays after loading, because this kernel refuses the use of their maps without it"
@@ -238,7 +236,7 @@ impl Older {
 
 /// Sees to it that the pins are there and of this object; answers how that came about.
 fn prepare(place: &Place, others: u32, lock: &Lock) -> Result<&'static str, String> {
-    let mut fresh = object::load()?;
+    let mut fresh = programs::load()?;
     let is_same = is_same(place, &fresh);
     if others != 0 {
         return match is_same {
@@ -258,18 +256,18 @@ fn prepare(place: &Place, others: u32, lock: &Lock) -> Result<&'static str, Stri
 
 /// Whether all pins are there and were made from the object that was just loaded.
 fn is_same(place: &Place, fresh: &Ebpf) -> Result<bool, String> {
-    for name in object::PROGRAMS {
+    for name in programs::PROGRAMS {
         let pinned =
             ProgramInfo::from_pin(place.pin(&format!("program-{name}"))).map_err(|e| full(name, &e))?;
-        if pinned.tag() != object::tag(fresh, name)? {
+        if pinned.tag() != programs::tag(fresh, name)? {
             return Ok(false);
         }
     }
-    for name in object::MAPS {
+    for name in programs::MAPS {
         let pinned =
             MapData::from_pin(place.pin(name)).and_then(|map| map.info()).map_err(|e| full(name, &e))?;
         let fresh = fresh.maps().find(|(of, _)| *of == name).ok_or("a map is missing")?.1;
-        let fresh = object::map_data(fresh)?.info().map_err(|e| full(name, &e))?;
+        let fresh = map_data(fresh)?.info().map_err(|e| full(name, &e))?;
         let shape = |map: &aya::maps::MapInfo| (map.key_size(), map.value_size(), map.max_entries());
         if shape(&pinned) != shape(&fresh) {
             return Ok(false);
@@ -284,20 +282,20 @@ fn is_same(place: &Place, fresh: &Ebpf) -> Result<bool, String> {
 /// Attaches the programs and pins everything; the links last, which makes a half of it no whole.
 fn attach(place: &Place, ebpf: &mut Ebpf) -> Result<(), String> {
     let pin = |name: &str| place.pin(name);
-    object::sock_ops(ebpf)?.pin(pin("program-account")).map_err(|e| full("program-account", &e))?;
-    object::iterator(ebpf)?.pin(pin("program-look")).map_err(|e| full("program-look", &e))?;
+    programs::sock_ops(ebpf)?.pin(pin("program-account")).map_err(|e| full("program-account", &e))?;
+    programs::iterator(ebpf)?.pin(pin("program-look")).map_err(|e| full("program-look", &e))?;
     let sockets = ebpf.map("SOCKETS").ok_or("the object has no map SOCKETS")?;
-    let sockets = object::map_data(sockets)?.fd().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
-    for name in object::MAPS {
-        object::take(ebpf, name)?.pin(pin(name)).map_err(|e| full(name, &e))?;
+    let sockets = map_data(sockets)?.fd().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
+    for name in programs::MAPS {
+        take(ebpf, name)?.pin(pin(name)).map_err(|e| full(name, &e))?;
     }
-    let look = object::iterator(ebpf)?;
+    let look = programs::iterator(ebpf)?;
     let look = sys::link_iterator(look.fd().map_err(|e| full("look", &e))?.as_fd(), sockets.as_fd())
         .map_err(|e| format!("cannot link the program `look`: {e}"))?;
     sys::pin(look.as_fd(), &pin("link-look")).map_err(|e| format!("link-look: {e}"))?;
     let cgroup =
         std::fs::File::open(&place.cgroup).map_err(|e| format!("{}: {e}", place.cgroup.display()))?;
-    let account = object::sock_ops(ebpf)?;
+    let account = programs::sock_ops(ebpf)?;
     let id = account
         .attach(&cgroup, CgroupAttachMode::Single)
         .map_err(|e| full(&format!("cannot attach to {}", place.cgroup.display()), &e))?;

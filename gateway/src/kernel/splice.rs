@@ -10,7 +10,7 @@
 
 mod conformance;
 mod memory;
-mod object;
+mod programs;
 
 use std::collections::VecDeque;
 use std::io;
@@ -121,9 +121,9 @@ impl Splice {
     /// # Errors
     /// When this host or this process cannot, with what is missing.
     pub fn load(place: &Place, slots: u32) -> Result<Arc<Self>, String> {
-        let mut ebpf = object::load(slots)?;
-        object::attach(&mut ebpf, place)?;
-        let map = |name| object::map(&ebpf, name);
+        let mut ebpf = programs::load(slots)?;
+        programs::attach(&mut ebpf, place)?;
+        let map = |name| programs::map(&ebpf, name);
         let text = |e: io::Error| e.to_string();
         let splice = Self {
             slots: Slots::map(map("SLOTS")?.as_fd(), slots).map_err(text)?,
@@ -132,7 +132,7 @@ impl Splice {
             clients: map("CLIENTS")?,
             free: Mutex::new((0..slots).map(|slot| (slot, None)).collect()),
             next: AtomicU64::new(1),
-            tags: object::tags(&mut ebpf)?,
+            tags: programs::tags(&mut ebpf)?,
             _ebpf: ebpf,
         };
         splice.beat();

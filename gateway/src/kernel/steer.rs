@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError, ReusePortSockArray};
 use aya::programs::{ProgramError, SkReuseport, SkReuseportError};
-use aya::{Ebpf, EbpfLoader};
 use penstock_common::steer::{Address, GROUPS, Group, Table, WORKERS, word};
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::account::{OBJECT, full, map_data};
+use super::object::{self, full, map_data, take};
 use super::sys::{Pod, Words};
 use super::wire;
 
@@ -57,14 +57,10 @@ impl Steer {
     }
 
     fn verified() -> Result<Self, String> {
-        let mut loader = EbpfLoader::new();
-        let loaded = loader.btf(None).map_max_entries("ROWS", 1).load(OBJECT);
-        let mut ebpf = loaded.map_err(|e| full("cannot create the maps", &e))?;
-        let mut take =
-            |name: &str| ebpf.take_map(name).ok_or_else(|| format!("the object has no map {name}"));
-        let listening = take("LISTENING")?.try_into().map_err(|e| full("LISTENING", &e))?;
-        let groups = take("GROUPS")?.try_into().map_err(|e| full("GROUPS", &e))?;
-        let workers = take("WORKERS")?;
+        let mut ebpf = object::load(object::loader(&["LISTENING"]).btf(None))?;
+        let listening = take(&mut ebpf, "LISTENING")?.try_into().map_err(|e| full("LISTENING", &e))?;
+        let groups = take(&mut ebpf, "GROUPS")?.try_into().map_err(|e| full("GROUPS", &e))?;
+        let workers = take(&mut ebpf, "WORKERS")?;
         let words = Words::map(map_data(&workers)?.fd().as_fd(), size_of::<Table>() / 8)
             .map_err(|e| e.to_string())?;
         let mut steer = Self { ebpf, listening, groups, words: Arc::new(words), open: BTreeMap::new() };

@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use aya::maps::MapError;
 use penstock_common::account::{ENDPOINTS, Entry, Key, OWNERS, Side, row};
 
-use super::object;
+use super::programs;
 use crate::kernel::sys::{Pod, Rows};
 use crate::kernel::wire;
 
 /// Changed under the lock of the pins only.
 pub(super) struct Table {
-    map: object::Table,
+    map: programs::Table,
     /// This gateway's bit in `Entry::wanted_by`.
     bit: u32,
     netns: u64,
@@ -23,7 +23,7 @@ pub(super) struct Table {
 
 impl Table {
     /// Takes the table over, and out of it what only gateways wanted that are no longer alive.
-    pub(super) fn new(map: object::Table, number: u8, netns: u64, alive: u32) -> io::Result<Self> {
+    pub(super) fn new(map: programs::Table, number: u8, netns: u64, alive: u32) -> io::Result<Self> {
         let mut table = Self { map, bit: 1 << number, netns, slots: Vec::new() };
         for (key, entry) in table.entries()? {
             let dead = entry.wanted_by & !alive;
@@ -121,7 +121,7 @@ impl Table {
 }
 
 /// The calls that a [`Table`] makes, to no effect: an address that no endpoint has is looked for and taken out.
-pub(super) fn rehearse(map: &mut object::Table) -> io::Result<()> {
+pub(super) fn rehearse(map: &mut programs::Table) -> io::Result<()> {
     let nobody = Pod(Key { ip: [0xff; 16], netns: u64::MAX, port: 0, reserved: [0; 3] });
     map.keys().next().transpose().map_err(of_kernel)?;
     let absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;

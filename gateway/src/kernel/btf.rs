@@ -6,11 +6,7 @@
 use std::collections::HashMap;
 
 /// Byte offsets, by the name of the field.
-pub(in crate::kernel) fn offsets<const N: usize>(
-    btf: &[u8],
-    of: &str,
-    fields: [&str; N],
-) -> Result<[u32; N], String> {
+pub(super) fn offsets<const N: usize>(btf: &[u8], of: &str, fields: [&str; N]) -> Result<[u32; N], String> {
     let members = Btf::parse(btf).ok_or("the kernel's BTF is cut short")?.members(of);
     let mut offsets = [0; N];
     for (offset, field) in offsets.iter_mut().zip(fields) {

@@ -3,37 +3,31 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use aya::maps::{Map, MapData, SockHash};
+use aya::Ebpf;
+use aya::maps::{MapData, SockHash};
 use aya::programs::{CgroupAttachMode, SkMsg, SockOps};
-use aya::{Btf, Ebpf, EbpfLoader};
 
-use super::super::account::{OBJECT, Place, btf, full};
+use crate::kernel::account::Place;
+use crate::kernel::object::{self, Types, full, map_data};
 
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 pub(super) const PROGRAMS: [&str; 2] = ["bind", "splice"];
 
 /// Creates the maps and has the programs verified.
 pub(super) fn load(slots: u32) -> Result<Ebpf, String> {
-    let bytes = std::fs::read(KERNEL_BTF)
-        .map_err(|e| format!("{KERNEL_BTF}: {e}; the kernel must be built with CONFIG_DEBUG_INFO_BTF"))?;
-    let [redirected_to] = btf::offsets(&bytes, "sk_msg", ["sk_redir"])?;
-    let [write_seq] = btf::offsets(&bytes, "tcp_sock", ["write_seq"])?;
-    let [queued, limit] = btf::offsets(&bytes, "sock", ["sk_wmem_queued", "sk_sndbuf"])?;
-    drop(bytes);
-    let btf = Btf::from_sys_fs().map_err(|e| format!("{KERNEL_BTF}: {e}"))?;
-    let mut ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
-        .map_max_entries("SLOTS", slots)
-        .map_max_entries("ENGINES", slots)
-        // The account's, which its own loading makes as large as they must be.
-        .map_max_entries("ROWS", 1)
-        .map_max_entries("OWN", 1)
-        .override_global("REDIRECTED_TO_AT", &redirected_to, true)
-        .override_global("WRITE_SEQ_AT", &write_seq, true)
-        .override_global("QUEUED_AT", &queued, true)
-        .override_global("LIMIT_AT", &limit, true)
-        .load(OBJECT)
-        .map_err(|e| full("cannot create the maps", &e))?;
+    let types = Types::of_kernel()?;
+    let [redirected_to] = types.offsets("sk_msg", ["sk_redir"])?;
+    let [write_seq] = types.offsets("tcp_sock", ["write_seq"])?;
+    let [queued, limit] = types.offsets("sock", ["sk_wmem_queued", "sk_sndbuf"])?;
+    let mut ebpf = object::load(
+        object::loader(&["SLOTS", "ENGINES", "CLIENTS"])
+            .btf(Some(&types.btf))
+            .map_max_entries("SLOTS", slots)
+            .map_max_entries("ENGINES", slots)
+            .override_global("REDIRECTED_TO_AT", &redirected_to, true)
+            .override_global("WRITE_SEQ_AT", &write_seq, true)
+            .override_global("QUEUED_AT", &queued, true)
+            .override_global("LIMIT_AT", &limit, true),
+    )?;
     bind(&mut ebpf)?.load().map_err(|e| full("the kernel refuses the program `bind`", &e))?;
     splice(&mut ebpf)?.load().map_err(|e| full("the kernel refuses the program `splice`", &e))?;
     Ok(ebpf)
@@ -41,7 +35,7 @@ pub(super) fn load(slots: u32) -> Result<Ebpf, String> {
 
 /// Attaches the program that redirects before the one that puts sockets in its reach.
 pub(super) fn attach(ebpf: &mut Ebpf, place: &Place) -> Result<(), String> {
-    let engines = ebpf.map("ENGINES").ok_or("the object has no map ENGINES")?;
+    let engines = object::map(ebpf, "ENGINES")?;
     let engines: SockHash<&MapData, u64> = engines.try_into().map_err(|e| full("ENGINES", &e))?;
     let engines = engines.fd().try_clone().map_err(|e| full("ENGINES", &e))?;
     splice(ebpf)?.attach(&engines).map_err(|e| full("cannot attach the program `splice`", &e))?;
@@ -54,11 +48,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, place: &Place) -> Result<(), String> {
 
 /// A descriptor of a map of its own.
 pub(super) fn map(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, String> {
-    let map = ebpf.map(name).ok_or_else(|| format!("the object has no map {name}"))?;
-    let (Map::Array(data) | Map::SkStorage(data) | Map::SockHash(data)) = map else {
-        return Err(format!("the map {name} is of an unexpected type"));
-    };
-    data.fd().as_fd().try_clone_to_owned().map_err(|e| e.to_string())
+    map_data(object::map(ebpf, name)?)?.fd().as_fd().try_clone_to_owned().map_err(|e| e.to_string())
 }
 
 /// The kernel's tags of the programs: equal tags are equal instructions.
