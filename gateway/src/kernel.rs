@@ -165,11 +165,12 @@ pub trait Counts: Send {
     /// When the kernel cannot take the addresses; what was tracked before may then be tracked in part.
     fn track(&mut self, endpoints: &[SocketAddr]) -> io::Result<()>;
 
-    /// Fills `counts` with one element for each tracked endpoint, in the order of `track`.
+    /// Fills `counts` with one element for each tracked endpoint, in the order of `track`; `None` where there was no
+    /// room to count it.
     ///
     /// # Errors
     /// When the kernel does not answer: the counts are then stale, and userspace weights take over.
-    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()>;
+    fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()>;
 
     /// Makes the kind of calls that the others make, to no effect.
     ///
