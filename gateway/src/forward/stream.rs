@@ -2,14 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::endpoint::Address;
+use crate::endpoint::{Address, Endpoint};
 use crate::kernel::own;
+use crate::kernel::splice::{Slot, Splice};
 
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -18,15 +20,22 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    pub(super) async fn connect(address: &Address) -> io::Result<Self> {
-        match address {
+    /// With a slot where there is one: then its engine's end is found in the kernel, if it is on this host.
+    pub(super) async fn connect(
+        endpoint: &Arc<Endpoint>,
+        splice: Option<&Arc<Splice>>,
+    ) -> io::Result<(Self, Option<Slot>)> {
+        match &endpoint.address {
             Address::Tcp(address) => {
-                let stream = own::connect(*address).await?;
+                let socket = own::socket(*address)?;
+                // A mark that fails leaves the connection to the relay.
+                let slot = splice.and_then(|splice| splice.slot(&socket).ok().flatten());
+                let stream = socket.connect(*address).await?;
                 // A request head and a token event are small writes that must not wait for an ACK.
                 stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
+                Ok((Self::Tcp(stream), slot.map(|slot| slot.owned_by(endpoint.number()))))
             }
-            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Address::Unix(path) => Ok((Self::Unix(UnixStream::connect(path).await?), None)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
 
 use super::{Client, Served};
 use crate::endpoint::{Address, Endpoint};
@@ -24,6 +24,8 @@ const REQUEST_ID_MAX: usize = 256;
 /// A request ready to be sent, as often as it takes.
 pub(super) struct Outgoing {
     pub(super) method: Method,
+    /// Of the client's request.
+    pub(super) version: Version,
     uri: Uri,
     host: HeaderValue,
     headers: HeaderMap,
@@ -57,7 +59,9 @@ impl Outgoing {
             owed.insert(&mut parts.headers);
         }
         filters::on_request(&mut parts, matched, forward.destination)?;
-        Ok(Self { host: host(&parts), uri: parts.uri, method: parts.method, headers: parts.headers, owed })
+        let host = host(&parts);
+        let Parts { method, version, uri, headers, .. } = parts;
+        Ok(Self { method, version, uri, host, headers, owed })
     }
 
     /// The bytes of the head for a body of this length. An HTTP/1.0 client may have named no host; HTTP/1.1 must.
