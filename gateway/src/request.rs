@@ -4,7 +4,7 @@
 mod engine;
 mod head;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -26,6 +26,7 @@ use crate::failure::{self, Failure, Reason};
 use crate::gate::head::check_h2;
 use crate::gate::io::Gate;
 use crate::inspect::{self, Scan};
+use crate::kernel::splice;
 use crate::ledger::Entry;
 use crate::relay::{self, Answer, Bounds, Relay};
 use crate::route::filters::{self, Arrived};
@@ -47,6 +48,18 @@ pub struct Client {
     pub local: SocketAddr,
     /// Whether the connection must end with a reset.
     pub reset: Cell<bool>,
+    /// The connection as the kernel half knows it, once an answer wanted to be spliced to it; `None`: it cannot be.
+    pub spliced: OnceCell<Option<splice::Client>>,
+}
+
+impl Client {
+    fn splice(&self) -> Option<splice::Client> {
+        let known = || {
+            let splice = self.worker.shared.splice.as_ref()?;
+            self.gate.with_socket(|socket| splice.client(socket))?.ok()
+        };
+        *self.spliced.get_or_init(known)
+    }
 }
 
 impl Sender for Client {

@@ -1,6 +1,7 @@
 //! What this host and this process have of what the kernel half needs; `penstock doctor` prints it.
 //!
-//! Nothing is attached or pinned: the programs are shown to the verifier and dropped again.
+//! Nothing stays: programs are shown to the verifier and dropped again, and those of splice run through their self-test in a
+//! network namespace of its own.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub struct Finding {
 /// Asks this host once for everything that a rung needs.
 #[must_use]
 pub fn probe() -> Vec<Finding> {
-    use super::Rung::{Account, SockDiag as Diag};
+    use super::Rung::{Account, Full, SockDiag as Diag};
     let finding = |rung, need, found| Finding { rung, need, found };
     vec![
         finding(Diag, "NETLINK_SOCK_DIAG", sock_diag()),
@@ -37,6 +38,7 @@ pub fn probe() -> Vec<Finding> {
         finding(Account, "the root of cgroup v2", cgroup()),
         finding(Account, "a BPF file system for the pins", bpffs()),
         finding(Account, "programs `account` (sock_ops) and `look` (iterator)", verified()),
+        finding(Full, "programs `bind` (sock_ops) and `splice` (sk_msg)", super::splice::verified()),
     ]
 }
 

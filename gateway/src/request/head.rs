@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
 
 use super::{Client, Served};
 use crate::endpoint::{Address, Endpoint};
@@ -25,6 +25,8 @@ const REQUEST_ID_MAX: usize = 256;
 /// A request ready to be sent, as often as it takes.
 pub(super) struct Outgoing {
     pub(super) method: Method,
+    /// Of the client's request.
+    pub(super) version: Version,
     uri: Uri,
     host: HeaderValue,
     headers: HeaderMap,
@@ -59,8 +61,9 @@ impl Outgoing {
         }
         filters::on_request(parts, matched, forward.destination)?;
         let host = host(parts);
-        let Parts { method, uri, headers, .. } = parts;
-        Ok(Self { method: mem::take(method), uri: mem::take(uri), host, headers: mem::take(headers), owed })
+        let Parts { method, version, uri, headers, .. } = parts;
+        let (method, uri, headers) = (mem::take(method), mem::take(uri), mem::take(headers));
+        Ok(Self { method, version: *version, uri, host, headers, owed })
     }
 
     /// The bytes of the head for a body of this length. An HTTP/1.0 client may have named no host; HTTP/1.1 must.

@@ -22,7 +22,7 @@ pub(super) enum From {
 impl From {
     fn command(self, kernel: Kernel) -> Command {
         match self {
-            Self::Running(before) if kernel == Kernel::Account => {
+            Self::Running(before) if kernel.pins() => {
                 let mounts = format!("--mount=/proc/{before}/ns/mnt");
                 with_input(wrapped(&["nsenter", &mounts], &kernel.bare()), Stdio::null())
             }
