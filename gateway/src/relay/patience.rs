@@ -76,6 +76,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_said_unheard_counts_from_when_it_was_said() {
+        let mut patience = Patience::new(Limits { idle: Duration::from_secs(10), deadline: None });
+        let begun = Instant::now();
+        advance(Duration::from_secs(9)).await;
+        assert!(patience.heard((begun + Duration::from_secs(6)).into_std()));
+        assert!(!patience.heard((begun + Duration::from_secs(5)).into_std()));
+        assert_eq!(bound_within(&mut patience, 6).await, None);
+        assert_eq!(bound_within(&mut patience, 2).await, Some(Reason::EngineSlow));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_deadline_holds_however_lively_the_engine() {
         let deadline = Some(Instant::now() + Duration::from_secs(30));
         let mut patience = Patience::new(Limits { idle: Duration::from_secs(10), deadline });
