@@ -6,8 +6,9 @@
 mod checks;
 mod line;
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,7 +98,8 @@ fn recall(memory: &Path, key: &str) -> Option<Vec<String>> {
 }
 
 fn remember(memory: &Path, key: &str, notes: &[String]) -> io::Result<()> {
-    fs::create_dir_all(memory)?;
+    // It may be where the takeover's socket will be: nobody else's business.
+    DirBuilder::new().recursive(true).mode(0o700).create(memory)?;
     let text: String =
         std::iter::once(key).chain(notes.iter().map(String::as_str)).flat_map(|l| [l, "\n"]).collect();
     // Whole or not at all.
