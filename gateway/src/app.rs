@@ -56,7 +56,7 @@ pub struct Host {
 /// What keeps the gateway from starting, worded for its operator.
 pub fn prepare(options: &cli::Run) -> anyhow::Result<Host> {
     let passed = limits::passed_sockets();
-    let mut stand = kernel::stand(options.kernel).map_err(anyhow::Error::msg)?;
+    let mut stand = kernel::stand(options.kernel, options.intercept_scope()).map_err(anyhow::Error::msg)?;
     privileges::drop_all(|| stand.rehearse()).map_err(anyhow::Error::msg)?;
     let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
     Ok(Host { stand, connections, passed })

@@ -6,6 +6,7 @@
 pub mod account;
 mod btf;
 pub mod diag;
+pub mod intercept;
 mod messages;
 mod object;
 pub mod own;
@@ -24,6 +25,7 @@ use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
 
 use account::Account;
 use diag::SockDiag;
+use intercept::{Intercept, Scope};
 use steer::Steer;
 pub use sys::passed;
 
@@ -82,6 +84,8 @@ pub struct Stand {
     pub source: Option<Box<dyn Counts>>,
     /// Beside the rungs: what chooses the worker of a new connection, or why nothing does but a hash.
     pub steer: Result<Steer, String>,
+    /// What sends connects to virtual addresses here, or why nothing does.
+    pub intercept: Result<Intercept, String>,
 }
 
 /// What one endpoint has, as the kernel knows it. Totals never fall.
@@ -182,7 +186,8 @@ pub trait Counts: Send {
 
 impl Stand {
     fn new(rung: Rung, why: String, source: Option<Box<dyn Counts>>) -> Self {
-        Self { rung, why, source, steer: Err("not tried".into()) }
+        let not_tried = "not tried".to_owned();
+        Self { rung, why, source, steer: Err(not_tried.clone()), intercept: Err(not_tried) }
     }
 
     /// [`Counts::rehearse`] of all that is loaded.
@@ -191,15 +196,17 @@ impl Stand {
     /// As there.
     pub fn rehearse(&mut self) -> io::Result<()> {
         self.source.as_mut().map_or(Ok(()), |source| source.rehearse())?;
-        self.steer.as_mut().map_or(Ok(()), Steer::prove)
+        self.steer.as_mut().map_or(Ok(()), Steer::prove)?;
+        self.intercept.as_mut().map_or(Ok(()), Intercept::rehearse)
     }
 }
 
-/// Takes the highest rung within what is wanted. Call it before [`privileges::drop_all`].
+/// Takes the highest rung within what is wanted; `intercept`: whose connects are to be intercepted. Call it before
+/// [`privileges::drop_all`].
 ///
 /// # Errors
 /// When a rung is demanded that this build or host does not have.
-pub fn stand(wanted: Wanted) -> Result<Stand, String> {
+pub fn stand(wanted: Wanted, intercept: Option<Scope>) -> Result<Stand, String> {
     let userspace = |why: &str| Stand::new(Rung::Userspace, why.into(), None);
     let mut stand = match wanted {
         Wanted::Off => Ok(userspace("asked for by --kernel off")),
@@ -212,9 +219,14 @@ pub fn stand(wanted: Wanted) -> Result<Stand, String> {
             .or_else(|why| sock_diag(format!("no accounting programs: {why}")))
             .unwrap_or_else(|why| userspace(&why))),
     }?;
-    stand.steer = match wanted {
-        Wanted::Off | Wanted::SockDiag => Err("--kernel asks for no programs".into()),
-        Wanted::Auto | Wanted::Account | Wanted::Full => Steer::load(),
+    let programs = match wanted {
+        Wanted::Off | Wanted::SockDiag => Err("--kernel asks for no programs".to_owned()),
+        Wanted::Auto | Wanted::Account | Wanted::Full => Ok(()),
+    };
+    stand.steer = programs.clone().and_then(|()| Steer::load());
+    stand.intercept = match intercept {
+        Some(scope) => programs.and_then(|()| Intercept::load(scope)),
+        None => Err("not asked for (--intercept)".into()),
     };
     Ok(stand)
 }
@@ -246,9 +258,9 @@ mod tests {
 
     #[test]
     fn off_is_always_to_be_had_and_full_is_not_yet() {
-        let stand = stand(Wanted::Off).unwrap();
+        let stand = stand(Wanted::Off, None).unwrap();
         assert_eq!((stand.rung, stand.source.is_none()), (Rung::Userspace, true));
-        assert!(super::stand(Wanted::Full).err().unwrap().contains("--kernel auto"));
+        assert!(super::stand(Wanted::Full, None).err().unwrap().contains("--kernel auto"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What this host and this process have of what the kernel half needs; `penstock doctor` prints it.
 //!
-//! Nothing is attached or pinned: the programs are shown to the verifier and dropped again.
+//! Nothing is pinned, and nothing of others is changed: the programs are shown to the verifier, those beside the rungs are tried
+//! on sockets of our own, and all are dropped again.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +44,7 @@ pub fn probe() -> Vec<Finding> {
 /// What stands beside the rungs, by its name: whether it works here, or what it lacks.
 #[must_use]
 pub fn beside() -> Vec<(&'static str, Result<String, String>)> {
-    vec![("steer", super::steer::verified())]
+    vec![("steer", super::steer::verified()), ("intercept", super::intercept::verified())]
 }
 
 fn sock_diag() -> Result<String, String> {
