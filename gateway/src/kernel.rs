@@ -226,7 +226,7 @@ pub fn stand(wanted: Wanted, intercept: Option<Scope>) -> Result<Stand, String> 
     stand.steer = programs.clone().and_then(|()| Steer::load());
     stand.intercept = match intercept {
         Some(scope) => programs.and_then(|()| Intercept::load(scope)),
-        None => Err("not asked for (--intercept)".into()),
+        None => Err("no --intercept".into()),
     };
     Ok(stand)
 }

@@ -288,6 +288,8 @@ async fn metrics_hold_every_family_and_no_series_twice() {
         "buffered_bytes",
         "build_info",
         "kernel_rung",
+        "kernel_program",
+        "intercepted_connects_total",
         "kernel_drift",
         "endpoint_kernel_open",
         "endpoint_kernel_foreign_busy",
