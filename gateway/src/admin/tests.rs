@@ -125,6 +125,8 @@ fn traffic(state: &AdminState) {
         endpoint.counted.publish(EndpointCounts { open: 3, foreign_open: 2, ..EndpointCounts::default() });
     }
     state.status.set_rung("account", "no CAP_NET_ADMIN");
+    state.status.set_program("intercept", Ok(()));
+    state.status.set_intercepted(3);
 }
 
 async fn start(state: AdminState) -> SocketAddr {
