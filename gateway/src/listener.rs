@@ -47,6 +47,12 @@ pub fn lacks_family(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
+/// Whether binding failed because this host has not the address.
+#[must_use]
+pub fn is_away(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::EADDRNOTAVAIL)
+}
+
 /// Whether two sockets on these addresses could get the same client. An IPv6 socket of ours takes no IPv4.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let ips = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();

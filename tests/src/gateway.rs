@@ -58,6 +58,18 @@ impl Gateway {
         Starting::spawn(&[&["-f", text(folder.path())], options].concat(), folder.clone(), port, From::Nobody)
     }
 
+    /// [`Gateway::begin`] in the network namespace of a process.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn begin_in(network: u32, manifests: impl AsRef<str>, options: &[&str]) -> Starting {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let port = free_port();
+        write(folder.path(), "all.yaml", manifests.as_ref(), port);
+        let all = [&["-f", text(folder.path())], options].concat();
+        Starting::spawn(&all, folder.clone(), port, From::Network(network))
+    }
+
     /// Starts on manifests with a listening socket that a supervisor passes to it, whose port is `$PORT`.
     ///
     /// # Panics

@@ -48,9 +48,16 @@ impl Counting {
         let (wanted, inbox) = mpsc::channel();
         let (ends, ended) = mpsc::channel();
         thread::Builder::new().name("counting".into()).spawn(move || {
-            let pulse = splice.map(|splice| Pulse { splice, beaten: Instant::now() });
-            Reader { source, pulse, endpoints: Vec::new(), is_tracked: true, fails: false, disbelieved: 0 }
-                .run(&inbox);
+            let reader = Reader {
+                source,
+                pulse: splice.map(|splice| Pulse { splice, beaten: Instant::now() }),
+                endpoints: Vec::new(),
+                is_tracked: true,
+                fails: false,
+                uncounted: 0,
+                disbelieved: 0,
+            };
+            reader.run(&inbox);
             drop::<mpsc::Sender<()>>(ends);
         })?;
         Ok(Self { wanted: Some(wanted), ended })
@@ -123,6 +130,8 @@ struct Reader {
     endpoints: Vec<Arc<Endpoint>>,
     is_tracked: bool,
     fails: bool,
+    /// Endpoints that there was no room to count.
+    uncounted: usize,
     /// Endpoints whose counts drift.
     disbelieved: usize,
 }
@@ -157,15 +166,29 @@ impl Reader {
         }
     }
 
-    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<usize> {
+    fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<usize> {
         if !self.is_tracked {
             let addresses: Vec<_> = self.endpoints.iter().filter_map(tcp).collect();
             self.source.track(&addresses)?;
             self.is_tracked = true;
         }
         self.source.read(counts)?;
+        self.say_uncounted(counts.iter().filter(|counts| counts.is_none()).count());
         let each = self.endpoints.iter().zip(counts.iter());
-        Ok(each.filter(|(endpoint, counts)| !endpoint.counted.publish(**counts)).count())
+        let counted = each.filter_map(|(endpoint, counts)| Some((endpoint, (*counts)?)));
+        Ok(counted.filter(|(endpoint, counts)| !endpoint.counted.publish(*counts)).count())
+    }
+
+    /// Once for each change.
+    fn say_uncounted(&mut self, uncounted: usize) {
+        if uncounted > 0 && uncounted != self.uncounted {
+            tracing::warn!(
+                uncounted,
+                endpoints = self.endpoints.len(),
+                "the kernel half has no room to count all endpoints; the rest go by the gateway's own load"
+            );
+        }
+        self.uncounted = uncounted;
     }
 
     /// Once for each change.
@@ -220,7 +243,7 @@ mod tests {
             Ok(())
         }
 
-        fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()> {
+        fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()> {
             if !self.works.load(Ordering::Relaxed) {
                 return Err(io::Error::other("as the test wants it"));
             }
@@ -228,7 +251,7 @@ mod tests {
             let tracked = self.tracked.lock().unwrap();
             *counts = tracked
                 .iter()
-                .map(|each| EndpointCounts { foreign_busy: of(each), ..EndpointCounts::default() })
+                .map(|each| Some(EndpointCounts { foreign_busy: of(each), ..EndpointCounts::default() }))
                 .collect();
             Ok(())
         }

@@ -1,5 +1,7 @@
 //! Keeps the workers' listening sockets in step with the snapshot.
 
+mod away;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,9 +13,11 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+pub(super) use self::away::Virtual;
 use crate::kernel::steer::Steer;
 use crate::listener::{self, Inherited};
 use crate::snapshot::Snapshot;
+use crate::takeover::Given;
 use crate::worker::{Command, InUse};
 
 /// For a predecessor's program to let go of sockets.
@@ -22,8 +26,8 @@ const STEER_PAUSE: Duration = Duration::from_millis(25);
 
 pub(super) struct Ports {
     workers: Vec<mpsc::Sender<Command>>,
-    /// With a copy of each socket, for a successor. None on an address of IPv4 that an inherited socket of IPv6 covers.
-    open: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    open: BTreeMap<SocketAddr, Open>,
+    away: Virtual,
     inherited: Inherited,
     /// `None`: the kernel chooses workers by hash.
     steer: Option<Steer>,
@@ -37,16 +41,29 @@ pub(super) struct Prepared {
     pub(super) closed: Vec<SocketAddr>,
 }
 
-/// The sockets on one address.
-#[derive(Default)]
+/// The sockets of one address.
 struct Opened {
     for_workers: Vec<TcpListener>,
+    open: Open,
+}
+
+struct Open {
+    /// Where they are: there, or where they stand in for it.
+    at: SocketAddr,
+    /// One of each socket, for a successor. None on an address of IPv4 that an inherited socket of IPv6 covers.
     copies: Vec<TcpListener>,
 }
 
+impl Opened {
+    fn new(at: SocketAddr, for_workers: Vec<TcpListener>) -> io::Result<Self> {
+        let copies = for_workers.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { for_workers, open: Open { at, copies } })
+    }
+}
+
 impl Ports {
-    pub(super) fn new(workers: Vec<mpsc::Sender<Command>>, inherited: Inherited) -> Self {
-        Self { workers, open: BTreeMap::new(), inherited, steer: None, closing: Vec::new() }
+    pub(super) fn new(workers: Vec<mpsc::Sender<Command>>, inherited: Inherited, away: Virtual) -> Self {
+        Self { workers, open: BTreeMap::new(), away, inherited, steer: None, closing: Vec::new() }
     }
 
     /// Binds what `snapshot` adds. Nothing changes yet: a port that cannot be had keeps the old snapshot.
@@ -80,34 +97,45 @@ impl Ports {
     fn bind(&self, address: SocketAddr, wanted: &BTreeSet<SocketAddr>) -> io::Result<Opened> {
         let any_ipv6 = SocketAddr::from(([0_u16; 8], address.port()));
         if wanted.contains(&any_ipv6) && self.inherited.covers(address) {
-            return Ok(Opened::default());
+            return Opened::new(address, Vec::new());
         }
-        let open = self.addresses().chain(self.inherited.addresses());
-        let for_workers = listener::bind(address, self.workers.len(), open, self.inherited.on(address)?)?;
-        let copies = for_workers.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
-        Ok(Opened { for_workers, copies })
+        let open = self.open.values().map(|open| open.at).chain(self.inherited.addresses());
+        let workers = self.workers.len();
+        match listener::bind(address, workers, open, self.inherited.on(address)?) {
+            Ok(sockets) => Opened::new(address, sockets),
+            Err(e) if listener::is_away(&e) && !address.ip().is_unspecified() => {
+                let sockets = self.away.bind(address, workers, self.inherited.standing_for(address)?)?;
+                let at = sockets.first().map_or(Ok(address), TcpListener::local_addr)?;
+                Opened::new(at, sockets)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Hands the sockets to the workers and has the old ones closed.
     pub(super) async fn apply(&mut self, prepared: Prepared) {
-        for (address, opened) in prepared.opened {
-            for (worker, socket) in self.workers.iter().cycle().zip(opened.for_workers) {
+        for (address, Opened { for_workers, open }) in prepared.opened {
+            for (worker, socket) in self.workers.iter().cycle().zip(for_workers) {
                 // A worker that is gone has ended by a panic, which is reported where it is joined.
-                let _ = worker.send(Command::Listen(socket)).await;
+                let _ = worker.send(Command::Listen(address, socket)).await;
             }
             if let Some(Err(error)) =
-                self.steer.as_mut().map(|steer| steer.open(address, self.workers.len(), &opened.copies))
+                self.steer.as_mut().map(|steer| steer.open(open.at, self.workers.len(), &open.copies))
             {
                 tracing::warn!(%address, %error, "new connections there go to workers by hash");
             }
-            self.open.insert(address, opened.copies);
+            if open.at != address {
+                self.away.open(address, open.at);
+            }
+            self.open.insert(address, open);
         }
         for address in prepared.closed {
-            if let Some(steer) = &mut self.steer {
-                steer.close(address);
-            }
+            self.away.close(address);
             // Before the workers' sockets, so that theirs is the last.
-            self.open.remove(&address);
+            let open = self.open.remove(&address);
+            if let Some((steer, open)) = self.steer.as_mut().zip(open) {
+                steer.close(open.at);
+            }
             let in_use = InUse::default();
             self.closing.push((address, Arc::downgrade(&in_use)));
             for worker in &self.workers {
@@ -125,9 +153,9 @@ impl Ports {
     /// When that works on no address.
     pub(super) async fn steer(&mut self, mut steer: Steer) -> Result<(), String> {
         let mut failed = None;
-        for (&address, copies) in &self.open {
+        for (address, open) in &self.open {
             let mut tries = STEER_TRIES;
-            while let Err(error) = steer.open(address, self.workers.len(), copies) {
+            while let Err(error) = steer.open(open.at, self.workers.len(), &open.copies) {
                 tries -= 1;
                 if tries == 0 || error.kind() != io::ErrorKind::ResourceBusy {
                     failed = Some(format!("{address}: {error}"));
@@ -147,8 +175,21 @@ impl Ports {
     }
 
     /// Every listening socket.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.open.values().flatten().map(AsFd::as_fd)
+    pub(super) fn sockets(&self) -> impl Iterator<Item = Given<BorrowedFd<'_>>> {
+        self.open.iter().flat_map(|(&address, open)| {
+            let stands_for = (open.at != address).then_some(address);
+            open.copies.iter().map(move |copy| Given { socket: copy.as_fd(), stands_for })
+        })
+    }
+
+    /// Keeps interception in step with the host; answers with the connects that were intercepted so far, where any can be.
+    pub(super) fn follow(&mut self) -> Option<u64> {
+        self.away.follow()
+    }
+
+    /// Whether connects to addresses that this host has not come here, or why they do not.
+    pub(super) fn intercepts(&self) -> Result<(), String> {
+        self.away.works()
     }
 
     /// Leaves these addresses to a successor, and closes the rest.
@@ -164,6 +205,8 @@ impl Ports {
 
     /// Leaves the sockets to the workers alone, so that they are closed when those close them.
     pub(super) fn close_copies(&mut self) {
+        // First: a connect that is sent to a closed socket would be refused.
+        self.away.close_all();
         self.open.clear();
         self.inherited = Inherited::default();
     }
@@ -189,7 +232,16 @@ impl Ports {
         self.open.keys().copied()
     }
 
+    /// Those that other hosts can reach.
+    pub(super) fn public(&self) -> impl Iterator<Item = SocketAddr> {
+        self.open.values().map(|open| open.at).filter(|at| !at.ip().is_loopback())
+    }
+
     pub(super) fn describe(&self) -> String {
-        self.open.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        let one = |(address, open): (&SocketAddr, &Open)| match open.at == *address {
+            true => address.to_string(),
+            false => format!("{address} (intercepted)"),
+        };
+        self.open.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 }

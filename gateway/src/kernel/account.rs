@@ -41,7 +41,8 @@ pub struct Account {
     table: Table,
     rows: Rows,
     look: Look,
-    figures: Vec<Figures>,
+    /// Of each tracked endpoint that has a slot.
+    figures: Vec<Option<Figures>>,
     older: Older,
     messages: Option<Messages>,
     /// Last, because others may take the seat once it is given up.
@@ -82,7 +83,7 @@ impl Account {
         let rows = Rows::map(map("ROWS")?.fd().as_fd(), programs::rows()? as usize).map_err(text)?;
         let sockets = map("SOCKETS")?.fd().as_fd().try_clone_to_owned().map_err(text)?;
         let look = Look::new(sys::open_pin(&place.pin("link-look")).map_err(text)?);
-        let netns = netns_cookie().map_err(text)?;
+        let netns = sys::netns_cookie().map_err(text)?;
         let table = Table::new(table, seat.number, netns, 1 << seat.number | others).map_err(text)?;
         own::into_storage(sockets, seat.number);
         Ok(Self {
@@ -114,10 +115,10 @@ impl Counts for Account {
             .into_iter()
             .zip(endpoints)
             .map(|(slot, address)| {
-                match old.iter().position(|of| of.address == *address && of.slot == slot) {
-                    Some(at) => old.swap_remove(at),
-                    None => Figures::new(*address, slot),
-                }
+                let slot = slot?;
+                let is_same = |of: &Figures| of.address == *address && of.slot == slot;
+                let before = old.iter_mut().find(|of| of.as_ref().is_some_and(is_same));
+                before.and_then(Option::take).or_else(|| Some(Figures::new(*address, slot)))
             })
             .collect();
         self.older = Older {
@@ -130,7 +131,7 @@ impl Counts for Account {
         Ok(())
     }
 
-    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()> {
+    fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()> {
         if let Some(messages) = &mut self.messages {
             messages.flush();
         }
@@ -146,7 +147,7 @@ impl Counts for Account {
         counts.clear();
         for (n, figures) in self.figures.iter_mut().enumerate() {
             let older = self.older.found.iter().filter(|found| found.endpoint == n);
-            counts.push(figures.take(&self.rows, &sights, older, number));
+            counts.push(figures.as_mut().map(|figures| figures.take(&self.rows, &sights, older, number)));
         }
         Ok(())
     }
@@ -317,10 +318,4 @@ fn messages(place: &Place) -> Option<Messages> {
             )
         })
         .ok()
-}
-
-/// The cookie of the network namespace that this process is in.
-fn netns_cookie() -> io::Result<u64> {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
-    sys::socket_option_u64(socket.as_fd(), libc::SO_NETNS_COOKIE)
 }

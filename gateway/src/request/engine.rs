@@ -29,23 +29,22 @@ const REFUSALS: usize = 8;
 pub(super) async fn try_endpoints(
     client: &Rc<Client>,
     head: &Outgoing,
-    upload: Upload,
+    upload: &Rc<RefCell<Upload>>,
     traffic: &Traffic,
     forward: &Forward<'_>,
     deadline: Option<Instant>,
     entry: &mut Entry,
 ) -> Result<Response<Relay>, Failure> {
-    let upload = Rc::new(RefCell::new(upload));
     let mut tries =
         Tries { client, traffic, deadline, tried: Vec::new(), failure: None, retries: 0, permit: None };
     loop {
         let mut lease = tries.pick(forward)?;
         entry.endpoint = Some(lease.endpoint().label.clone());
         entry.tries += 1;
-        let tried = tries.one(head, &upload, &mut lease, entry).await;
+        let tried = tries.one(head, upload, &mut lease, entry).await;
         entry.bytes_in = upload.borrow().received();
         let failed = match tried {
-            Ok(begun) if tries.may_repeat(&begun, &upload) => {
+            Ok(begun) if tries.may_repeat(&begun, upload) => {
                 let endpoint = lease.endpoint();
                 let status = begun.answer.status;
                 if declines(status) {
@@ -64,7 +63,7 @@ pub(super) async fn try_endpoints(
         tries.tried.push(lease.endpoint().clone());
         // Nothing is in flight while another try is waited for.
         drop(lease);
-        tries.again(failed, &upload).await?;
+        tries.again(failed, upload).await?;
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) enum From {
     Nobody,
     /// A gateway of this process number: who takes over from it shares its mounts, and so its pins.
     Running(u32),
+    /// The network of this process number.
+    Network(u32),
     /// Somebody who passes a socket.
     Supervisor(TcpListener),
 }
@@ -25,6 +27,10 @@ impl From {
             Self::Running(before) if kernel.pins() => {
                 let mounts = format!("--mount=/proc/{before}/ns/mnt");
                 with_input(wrapped(&["nsenter", &mounts], &kernel.bare()), Stdio::null())
+            }
+            Self::Network(of) => {
+                let network = format!("--net=/proc/{of}/ns/net");
+                with_input(wrapped(&["nsenter", &network], &kernel.penstock()), Stdio::null())
             }
             Self::Nobody | Self::Running(_) => with_input(kernel.penstock(), Stdio::null()),
             Self::Supervisor(socket) => {

@@ -15,6 +15,7 @@ mod first_steps;
 mod foreign_load;
 mod h2;
 mod hung;
+mod intercept;
 mod models;
 mod operators;
 mod privileges;
