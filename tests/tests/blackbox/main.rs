@@ -18,6 +18,7 @@ mod hung;
 mod intercept;
 mod models;
 mod operators;
+mod parked;
 mod privileges;
 mod reload;
 mod retry;
