@@ -190,7 +190,7 @@ impl Relay {
                 if let Some(tap) = &mut self.tap {
                     let events = tap.pass(&chunk);
                     if events > 0 {
-                        entry.event(events, Instant::now().into_std());
+                        entry.event(events, self.patience.last().into_std());
                     }
                 }
                 if self.framing.is_done() {
