@@ -41,6 +41,11 @@ impl Patience {
         news
     }
 
+    /// When the engine last said something.
+    pub(super) fn last(&self) -> Instant {
+        self.last
+    }
+
     /// Ready when a bound is reached.
     pub(super) fn poll(&self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Failure> {
         let idle_at = self.last + self.limits.idle;
