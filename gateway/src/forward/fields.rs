@@ -1,6 +1,5 @@
 //! The head of a request as an engine gets it.
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -138,8 +137,7 @@ pub fn request_head(
     put_cookies(&mut head, headers);
     match length {
         Length::Known(0) if !expects_body(method) => {}
-        // A vector takes whatever is written.
-        Length::Known(length) => _ = write!(head, "{CONTENT_LENGTH}: {length}\r\n"),
+        Length::Known(length) => put_field(&mut head, CONTENT_LENGTH.as_str(), length.to_string().as_bytes()),
         Length::Chunked => put_field(&mut head, "transfer-encoding", b"chunked"),
     }
     head.extend_from_slice(b"\r\n");
