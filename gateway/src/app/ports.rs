@@ -187,6 +187,11 @@ impl Ports {
         self.away.follow()
     }
 
+    /// Intercepts nothing of another gateway's while it serves, too.
+    pub(super) fn spare(&mut self, process: Option<u32>) {
+        self.away.spare(process);
+    }
+
     /// Whether connects to addresses that this host has not come here, or why they do not.
     pub(super) fn intercepts(&self) -> Result<(), String> {
         self.away.works()

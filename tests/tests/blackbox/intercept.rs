@@ -288,9 +288,22 @@ async fn clients_may_dial_the_very_address_that_the_engine_has_and_the_gateway_s
         let answer = curl(CHAT);
         assert!(came_to_the_engine(&answer), "{answer}");
     }
-    let requests = gateway.access_log().len();
-    assert_eq!(requests, 5, "each came by once: {:?}", gateway.access_log());
-    gateway.signal(Signal::KILL);
-    drop(gateway);
+    let loop_of_curl = format!(
+        "for i in $(seq 150); do curl -s -m 5 -w '%{{http_code}}\\n' -o /dev/null http://{engine}{CHAT} -d '{}'; done",
+        chat("qwen")
+    );
+    let mut many = here.enter("sh -c");
+    let many = many.arg(loop_of_curl).stdout(Stdio::piped()).spawn().expect("a shell");
+    sleep(Duration::from_millis(300)).await;
+    let successor = gateway.successor(EVERYONE).ready().await;
+    let output =
+        tokio::task::spawn_blocking(|| many.wait_with_output()).await.expect("a thread").expect("the loop");
+    let answers = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(answers, "200\n".repeat(150));
+    let (before, after) = (gateway.access_log().len(), successor.access_log().len());
+    assert!(before > 5 && after > 0, "both serve: {before} and {after}");
+    assert_eq!(before + after, 155, "each request came by once");
+    successor.signal(Signal::KILL);
+    drop((successor, gateway));
     assert!(came_to_the_engine(&curl(CHAT)), "and straight again");
 }
