@@ -56,13 +56,16 @@ pub fn is_away(e: &io::Error) -> bool {
 /// Whether this host has the address, or a route that delivers what comes for it here. Nothing is sent.
 #[must_use]
 pub fn is_here(address: SocketAddr) -> bool {
+    if address.ip().is_unspecified() || address.ip().is_loopback() {
+        return true;
+    }
     let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     // Only who talks to itself does so under the other one's address.
     let from = std::net::UdpSocket::bind(any).and_then(|socket| {
         socket.connect(address)?;
         socket.local_addr()
     });
-    from.is_ok_and(|from| from.ip() == address.ip() || address.ip().is_unspecified())
+    from.is_ok_and(|from| from.ip() == address.ip())
 }
 
 /// Whether two sockets on these addresses could get the same client. An IPv6 socket of ours takes no IPv4.
