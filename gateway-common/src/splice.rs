@@ -11,7 +11,9 @@ mod tests;
 
 use crate::account::{Ip, is_loopback};
 
-pub use chunks::{CHUNKS_PER_WRITE, Chunk, Kind, MIN_CHUNK, WINDOW, ends_event, events, kind, size_line};
+pub use chunks::{
+    CHUNKS_PER_WRITE, Chunk, Kind, MIN_CHUNK, WINDOW, Whole, ends_event, kind, size_line, whole,
+};
 
 /// Connections to engines that can be spliced at once; beyond it they are relayed.
 pub const SLOTS: usize = 8192;
@@ -137,12 +139,13 @@ pub struct Report {
     pub over: u32,
     /// Writes that left a tail.
     pub tailed: u32,
-    pub reserved: u32,
+    /// Those of `passed` that are no payload.
+    pub framing: u32,
     /// By the number of the write that left it, modulo [`TAILS`].
     pub tail_len: [u32; TAILS],
     /// On the second cache line.
     pub gaps: [u32; GAP_BUCKETS],
-    pub more_reserved: u32,
+    pub reserved: u32,
     /// On the third, which only the making of a connection touches: generation whose engine's end was found and can be spliced.
     pub bound: u64,
     /// Generation whose engine's end was found, and cannot: another program holds it.
@@ -277,6 +280,7 @@ impl Report {
     pub fn begin(&mut self, wish: &Wish) {
         self.arm = wish.arm;
         self.passed = 0;
+        self.framing = 0;
         self.events = 0;
         self.last_ns = wish.since_ns;
         self.gap_sum_us = 0;
@@ -289,8 +293,10 @@ impl Report {
 
     /// Books a redirected write. Its events share the gap before them evenly: whoever waited for them waited once.
     #[inline(always)]
-    pub fn book(&mut self, len: u32, events: u32, now_ns: u64) {
+    pub fn book(&mut self, len: u32, whole: Whole, now_ns: u64) {
+        let events = whole.events;
         self.passed += len as u64;
+        self.framing += whole.framing;
         self.writes += 1;
         if events == 0 {
             return;

@@ -23,7 +23,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::{btf_map, sk_msg, sock_ops};
 use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
 use penstock_common::splice::{
-    Bound, Buffer, MAX_WRITE, MIN_TAILED, Mark, Pair, Reason, SLOTS as SLOTS_MAX, Slot, TAIL, TAILS, events,
+    Bound, Buffer, MAX_WRITE, MIN_TAILED, Mark, Pair, Reason, SLOTS as SLOTS_MAX, Slot, TAIL, TAILS, whole,
 };
 
 use crate::ops::{local, netns, remote, sk, word};
@@ -204,7 +204,7 @@ fn redirect(ctx: &SkMsgContext, sk: *mut bpf_sock, bound: &mut Bound, slot: &mut
         unsafe { bpf_msg_pull_data(ctx.msg, 0, len, 0) };
         data = (ctx.data(), ctx.data_end());
     }
-    let events = events(len, |offset| window(data, offset)).ok_or(Not::Chosen(Reason::Shape))?;
+    let whole = whole(len, |offset| window(data, offset)).ok_or(Not::Chosen(Reason::Shape))?;
     let client = (&raw mut bound.client).cast();
     if unsafe { bpf_msg_redirect_hash(ctx.msg, at(&raw const CLIENTS), client, 0) } != SK_PASS as i64 {
         return Err(Not::Chosen(Reason::Gone));
@@ -213,7 +213,7 @@ fn redirect(ctx: &SkMsgContext, sk: *mut bpf_sock, bound: &mut Bound, slot: &mut
     bound.fits(buffer, len).map_err(Not::Fit)?;
     bound.expected = buffer.next.wrapping_add(len);
     bound.begun = 1;
-    report.book(len, events, now);
+    report.book(len, whole, now);
     if len >= MIN_TAILED {
         keep_tail(slot, data.0, len);
     }
@@ -223,7 +223,7 @@ fn redirect(ctx: &SkMsgContext, sk: *mut bpf_sock, bound: &mut Bound, slot: &mut
 /// Eight bytes of the write. In one load, however they lie: the kernel's own sources rely on that where it has sockmaps.
 #[inline(always)]
 fn window((data, end): (usize, usize), offset: u32) -> Option<u64> {
-    // For the verifier: `events` stays below the write's length.
+    // For the verifier: `whole` stays below the write's length.
     let from = data + (offset & MASK) as usize;
     if from + 8 > end {
         return None;

@@ -15,7 +15,8 @@ mod scan {
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use scan::bodies::{self, Body};
+use penstock::scan::JsonScanner;
+use scan::bodies;
 use scan::readers::{self, READERS, Reader};
 
 const ROUNDS: usize = 40;
@@ -28,13 +29,14 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let value = |flag| arguments.iter().skip_while(|a| *a != flag).nth(1).map_or("", String::as_str);
     if arguments.iter().any(|a| a == "--list") {
-        bodies::all().iter().for_each(|body| println!("{}", body.name));
+        bodies::ALL.iter().for_each(|body| println!("{}", body.name));
         return;
     }
-    if let Some(body) = bodies::all().iter().find(|body| body.name == value("--count")) {
-        // The CPU is asked for its instructions once, and that does not count.
-        readers::penstock(b"{}");
-        assert_eq!(counted(body.text.as_bytes()), bodies::MODEL.len());
+    if let Some(body) = bodies::ALL.iter().find(|body| body.name == value("--count")) {
+        // The CPU is asked for its instructions here, once, and that does not count.
+        let scanner = format!("{:?}", JsonScanner::new());
+        assert!(scanner.contains("level: Avx2"), "the committed counts are those of AVX2: {scanner}");
+        assert_eq!(counted((body.make)().as_bytes()), bodies::MODEL.len());
         return;
     }
     let (only, with) = (value("--only"), value("--with"));
@@ -42,16 +44,16 @@ fn main() {
     let heads: Vec<&str> = readers.iter().map(|reader| reader.name).collect();
     println!("| body | {} |", heads.join(" | "));
     println!("|---|{}", "---|".repeat(heads.len()));
-    for body in bodies::all().iter().filter(|body| body.name.contains(only)) {
-        let best = measure(body, &readers);
-        let cells: Vec<String> = best.iter().map(|best| show(body.text.len(), *best)).collect();
+    for body in bodies::ALL.iter().filter(|body| body.name.contains(only)) {
+        let text = (body.make)();
+        let best = measure(text.as_bytes(), &readers);
+        let cells: Vec<String> = best.iter().map(|best| show(text.len(), *best)).collect();
         println!("| {} | {} |", body.name, cells.join(" | "));
     }
 }
 
 /// The seconds of one reading in the best batch of each reader.
-fn measure(body: &Body, readers: &[&Reader]) -> Vec<Option<f64>> {
-    let bytes = body.text.as_bytes();
+fn measure(bytes: &[u8], readers: &[&Reader]) -> Vec<Option<f64>> {
     let counts: Vec<u32> = readers.iter().map(|reader| calibrate(reader, bytes)).collect();
     let mut best = vec![None; readers.len()];
     for _ in 0..ROUNDS {

@@ -29,7 +29,7 @@ use crate::kernel::{self, privileges};
 use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
 use crate::listener::Inherited;
-use crate::takeover::{Offer, Predecessor};
+use crate::takeover::{self, Offer, Predecessor};
 use crate::worker::{self, Shared};
 
 /// How often changed files are looked for.
@@ -56,7 +56,9 @@ pub struct Host {
 /// What keeps the gateway from starting, worded for its operator.
 pub fn prepare(options: &cli::Run) -> anyhow::Result<Host> {
     let passed = limits::passed_sockets();
-    let mut stand = kernel::stand(options.kernel, options.intercept_scope()).map_err(anyhow::Error::msg)?;
+    let memory = takeover::folder().unwrap_or_else(|| "/run/penstock".into());
+    let mut stand =
+        kernel::stand(options.kernel, &memory, options.intercept_scope()).map_err(anyhow::Error::msg)?;
     privileges::drop_all(|| stand.rehearse()).map_err(anyhow::Error::msg)?;
     let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
     Ok(Host { stand, connections, passed })
@@ -87,8 +89,13 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     let (meters, status) = (Arc::new(Meters::default()), Arc::new(Status::default()));
     let rung = stand.rung;
     status.set_rung(rung.word(), &*stand.why);
-    let counting =
-        stand.source.map(Counting::start).transpose().context("cannot start the thread that counts")?;
+    let splice = stand.splice.as_ref().ok().cloned();
+    status.set_program("splice", stand.splice.map(drop));
+    let counting = stand
+        .source
+        .map(|source| Counting::start(source, splice.clone()))
+        .transpose()
+        .context("cannot start the thread that counts")?;
     // Engines may be waited for; that must not keep anyone from leaving.
     let started = Control::start(options, meters.clone(), status.clone(), counting);
     let Some(control) = signals.unless_stopped(started).await else { return Ok(ExitCode::SUCCESS) };
@@ -102,6 +109,7 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
         budget: Budget::new(ledger.clone()),
         phase: phase_seen,
         connections_per_worker: (connections / workers as u32).max(1),
+        splice,
     };
     let steer = if workers > 1 { stand.steer } else { Err("there is one worker".into()) };
     let seat = |index| steer.as_ref().ok().map(|steer| steer.seat(index));

@@ -45,7 +45,8 @@ pub fn report() -> String {
 fn rung(findings: &[Finding]) -> Rung {
     let has =
         |rung| findings.iter().filter(|finding| finding.rung == rung).all(|finding| finding.found.is_ok());
-    [Rung::Account, Rung::SockDiag].into_iter().find(|rung| has(*rung)).unwrap_or(Rung::Userspace)
+    let climbs = |rung: &Rung| has(*rung) && (*rung != Rung::Full || has(Rung::Account));
+    [Rung::Full, Rung::Account, Rung::SockDiag].into_iter().find(climbs).unwrap_or(Rung::Userspace)
 }
 
 fn open_files() -> String {

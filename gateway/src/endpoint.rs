@@ -8,6 +8,7 @@ mod counted;
 mod health;
 mod served;
 mod silence;
+mod trust;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ pub use counted::{Counted, Standing};
 pub use health::Health;
 pub use served::Served;
 pub use silence::Silence;
+pub use trust::Trust;
 
 /// How long the last observed time to first byte speaks for an idle engine.
 const TTFT_TRUSTED_MS: u64 = 5_000;
@@ -75,6 +77,8 @@ pub struct Endpoint {
     /// What the kernel sees of others at the same engine.
     pub counted: Counted,
     pub served: Served,
+    /// Whether its answers may be spliced.
+    pub splice: Trust,
 }
 
 impl Endpoint {
@@ -95,7 +99,14 @@ impl Endpoint {
             silence_to_others: Silence::default(),
             counted: Counted::default(),
             served: Served::default(),
+            splice: Trust::default(),
         }
+    }
+
+    /// Tells it from every other endpoint that there is; never 0.
+    #[must_use]
+    pub fn number(self: &Arc<Self>) -> u64 {
+        Arc::as_ptr(self).addr() as u64
     }
 
     /// Requests that the engine holds whole.

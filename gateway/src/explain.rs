@@ -146,7 +146,7 @@ fn write_routes(
         listener.name,
         HostnameText(&listener.hostname)
     )?;
-    if models::answer(routes, parts, inspect::dialect(parts)).is_some() {
+    if models::answer(routes, parts).is_some() {
         let names = models::models(routes, asked);
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return writeln!(out, "answered   by the gateway itself; models: {names}");

@@ -103,6 +103,8 @@ reasons! {
     RateLimited = "rate_limited", 429, Gateway;
     HeadTooLarge = "head_too_large", 431, Client;
     RouteInvalid = "route_invalid", 500, Gateway;
+    /// The kernel did not deliver what was spliced: the answer is cut.
+    SpliceBroken = "splice_broken", 500, Gateway;
     EngineRefused = "engine_refused", 502, Engine;
     EngineReset = "engine_reset", 502, Engine;
     EngineInvalid = "engine_invalid", 502, Engine;

@@ -28,8 +28,6 @@ const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version
 pub struct Facts {
     /// A POST or PUT to a path where engines need a model in the body.
     pub inference: bool,
-    /// The shape that refusals take.
-    pub dialect: Dialect,
     pub scan: Scan,
 }
 
@@ -44,7 +42,7 @@ pub enum Scan {
     Multipart { required: bool },
 }
 
-/// Reads the head. The dialect of a refusal is [`dialect`].
+/// Reads the head.
 pub fn inspect(parts: &Parts) -> Result<Facts, Failure> {
     let place = match parts.method {
         // SGLang takes PUT for a few of its calls.
@@ -52,10 +50,10 @@ pub fn inspect(parts: &Parts) -> Result<Facts, Failure> {
         _ => Place::Other,
     };
     let inference = matches!(place, Place::Json | Place::Form);
-    Ok(Facts { inference, dialect: dialect(parts), scan: scan(parts, place)? })
+    Ok(Facts { inference, scan: scan(parts, place)? })
 }
 
-/// The API family that was called. `/v1/models` is in both, Anthropic's clients say so in a header.
+/// The API family that was called: the shape that refusals take. `/v1/models` is in both, Anthropic's clients say so in a header.
 #[must_use]
 pub fn dialect(parts: &Parts) -> Dialect {
     let path = parts.uri.path();

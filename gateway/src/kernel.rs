@@ -19,6 +19,8 @@ mod sys;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
@@ -26,6 +28,7 @@ use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
 use account::Account;
 use diag::SockDiag;
 use intercept::{Intercept, Scope};
+use splice::Splice;
 use steer::Steer;
 pub use sys::passed;
 
@@ -40,6 +43,8 @@ pub enum Rung {
     SockDiag,
     /// Connections as eBPF programs count them, of the whole host.
     Account,
+    /// That, and events of engines that go to clients without waking the gateway.
+    Full,
 }
 
 impl Rung {
@@ -49,6 +54,7 @@ impl Rung {
             Self::Userspace => "userspace",
             Self::SockDiag => "sock_diag",
             Self::Account => "account",
+            Self::Full => "full",
         }
     }
 }
@@ -71,7 +77,7 @@ pub enum Wanted {
     SockDiag,
     /// True load of each engine, from the kernel's own counts.
     Account,
-    /// Everything.
+    /// Everything: events of engines on this host also go to clients without waking the gateway.
     Full,
 }
 
@@ -84,6 +90,8 @@ pub struct Stand {
     pub source: Option<Box<dyn Counts>>,
     /// Beside the rungs: what chooses the worker of a new connection, or why nothing does but a hash.
     pub steer: Result<Steer, String>,
+    /// On the rung [`Rung::Full`], else why not.
+    pub splice: Result<Arc<Splice>, String>,
     /// What sends connects to virtual addresses here, or why nothing does.
     pub intercept: Result<Intercept, String>,
 }
@@ -169,11 +177,12 @@ pub trait Counts: Send {
     /// When the kernel cannot take the addresses; what was tracked before may then be tracked in part.
     fn track(&mut self, endpoints: &[SocketAddr]) -> io::Result<()>;
 
-    /// Fills `counts` with one element for each tracked endpoint, in the order of `track`.
+    /// Fills `counts` with one element for each tracked endpoint, in the order of `track`; `None` where there was no
+    /// room to count it.
     ///
     /// # Errors
     /// When the kernel does not answer: the counts are then stale, and userspace weights take over.
-    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()>;
+    fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()>;
 
     /// Makes the kind of calls that the others make, to no effect.
     ///
@@ -186,8 +195,27 @@ pub trait Counts: Send {
 
 impl Stand {
     fn new(rung: Rung, why: String, source: Option<Box<dyn Counts>>) -> Self {
-        let not_tried = "not tried".to_owned();
-        Self { rung, why, source, steer: Err(not_tried.clone()), intercept: Err(not_tried) }
+        let not_tried = || "not tried".to_owned();
+        Self {
+            rung,
+            why,
+            source,
+            steer: Err(not_tried()),
+            splice: Err(not_tried()),
+            intercept: Err(not_tried()),
+        }
+    }
+
+    /// Takes the rung above [`Rung::Account`], or says why it stays.
+    fn raised(mut self, memory: &Path) -> Self {
+        let spliced = self_tested(memory);
+        self.why = match &spliced {
+            Ok((_, how)) => format!("{}; {how}", self.why),
+            Err(why) => format!("{}; no splice: {why}", self.why),
+        };
+        self.rung = if spliced.is_ok() { Rung::Full } else { self.rung };
+        self.splice = spliced.map(|(splice, _)| splice);
+        self
     }
 
     /// [`Counts::rehearse`] of all that is loaded.
@@ -196,26 +224,29 @@ impl Stand {
     /// As there.
     pub fn rehearse(&mut self) -> io::Result<()> {
         self.source.as_mut().map_or(Ok(()), |source| source.rehearse())?;
+        self.splice.as_ref().map_or(Ok(()), Splice::rehearse)?;
         self.steer.as_mut().map_or(Ok(()), Steer::prove)?;
         self.intercept.as_mut().map_or(Ok(()), Intercept::rehearse)
     }
 }
 
 /// Takes the highest rung within what is wanted; `intercept`: whose connects are to be intercepted. Call it before
-/// [`privileges::drop_all`].
+/// [`privileges::drop_all`]. `memory` is a folder that ends with the boot, where a self-test that went well is remembered.
 ///
 /// # Errors
 /// When a rung is demanded that this build or host does not have.
-pub fn stand(wanted: Wanted, intercept: Option<Scope>) -> Result<Stand, String> {
+pub fn stand(wanted: Wanted, memory: &Path, intercept: Option<Scope>) -> Result<Stand, String> {
     let userspace = |why: &str| Stand::new(Rung::Userspace, why.into(), None);
     let mut stand = match wanted {
         Wanted::Off => Ok(userspace("asked for by --kernel off")),
         Wanted::SockDiag => sock_diag("asked for by --kernel sock-diag".into()),
         Wanted::Account => account(),
-        Wanted::Full => Err("--kernel full needs the splice programs, which this build does not carry; use \
-                             --kernel auto"
-            .into()),
+        Wanted::Full => account().map(|stand| stand.raised(memory)).and_then(|stand| match &stand.splice {
+            Ok(_) => Ok(stand),
+            Err(why) => Err(format!("--kernel full: no splice: {why}; --kernel auto goes without")),
+        }),
         Wanted::Auto => Ok(account()
+            .map(|stand| stand.raised(memory))
             .or_else(|why| sock_diag(format!("no accounting programs: {why}")))
             .unwrap_or_else(|why| userspace(&why))),
     }?;
@@ -238,6 +269,20 @@ fn account() -> Result<Stand, String> {
     Ok(Stand::new(Rung::Account, why, Some(Box::new(account))))
 }
 
+/// Splice, and how this kernel was found to be fit for it.
+fn self_tested(memory: &Path) -> Result<(Arc<Splice>, String), String> {
+    let splice = Splice::load(&account::Place::find()?, splice::SLOTS as u32)?;
+    let outcome = splice::conformance(&splice, Some(memory));
+    outcome.notes.iter().for_each(|note| tracing::info!("the self-test of splice: {note}"));
+    match (outcome.failed, outcome.took) {
+        (Some(why), _) => Err(format!("this kernel fails its self-test: {why}")),
+        (None, Some(took)) => {
+            Ok((splice, format!("the self-test of splice passed in {} ms", took.as_millis())))
+        }
+        (None, None) => Ok((splice, "the self-test of splice passed earlier on this boot".into())),
+    }
+}
+
 fn sock_diag(why: String) -> Result<Stand, String> {
     let diag = SockDiag::open().map_err(|e| format!("{why}; no sock_diag: {e}"))?;
     Ok(Stand::new(Rung::SockDiag, why, Some(Box::new(diag))))
@@ -257,10 +302,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn off_is_always_to_be_had_and_full_is_not_yet() {
-        let stand = stand(Wanted::Off, None).unwrap();
-        assert_eq!((stand.rung, stand.source.is_none()), (Rung::Userspace, true));
-        assert!(super::stand(Wanted::Full, None).err().unwrap().contains("--kernel auto"));
+    fn off_is_always_to_be_had() {
+        let stand = stand(Wanted::Off, Path::new("/nowhere"), None).unwrap();
+        assert_eq!(
+            (stand.rung, stand.source.is_none(), stand.splice.is_err()),
+            (Rung::Userspace, true, true)
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod meter;
 mod meters;
 mod outcomes;
 mod process;
+mod splices;
 mod timestamp;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use meter::{Meter, MeterReading};
 pub use meters::Meters;
 pub use outcomes::Outcome;
 pub use process::{Connection, ProcessMeters, RefusedConnection};
+pub use splices::{SpliceMeters, Unspliced};
 
 /// Opens entries; one per process, cloned into every worker.
 #[derive(Clone, Debug)]
@@ -34,13 +36,18 @@ pub struct Ledger(Arc<Books>);
 #[derive(Debug)]
 struct Books {
     process: ProcessMeters,
+    splices: SpliceMeters,
     access_log: AccessLog,
 }
 
 impl Ledger {
     #[must_use]
     pub fn new(access_log: AccessLog) -> Self {
-        Self(Arc::new(Books { process: ProcessMeters::default(), access_log }))
+        Self(Arc::new(Books {
+            process: ProcessMeters::default(),
+            splices: SpliceMeters::default(),
+            access_log,
+        }))
     }
 
     /// Opens the entry of a request whose head has just been read. `meter` is where it counts until
@@ -65,6 +72,11 @@ impl Ledger {
     #[must_use]
     pub fn process(&self) -> &ProcessMeters {
         &self.0.process
+    }
+
+    #[must_use]
+    pub fn splices(&self) -> &SpliceMeters {
+        &self.0.splices
     }
 
     #[must_use]

@@ -4,6 +4,7 @@ pub mod tap;
 
 mod answer;
 mod patience;
+mod splice;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{Failure, Reason};
 use crate::forward::{Connection, Connections, SendError, Sending};
 use crate::gate::fields::strip_trailers;
-use crate::ledger::{Entry, Usage};
+use crate::ledger::Entry;
 
 pub use self::answer::{Answer, Bounds, Downstream};
 pub use self::patience::Limits;
+pub use self::splice::Splicing;
 
 /// The body of an engine's answer, read from its connection.
 pub struct Relay {
@@ -44,6 +46,8 @@ pub struct Relay {
     declined: bool,
     begun: bool,
     tap: Option<Tap>,
+    /// Where engine, client and answer allow it.
+    splicing: Option<Splicing>,
     trailers: BytesMut,
     patience: Patience,
 }
@@ -58,6 +62,7 @@ pub struct Begun {
     pub declined: bool,
     pub sending: Option<Sending>,
     pub reusable: bool,
+    pub splicing: Option<Splicing>,
 }
 
 impl Relay {
@@ -81,6 +86,7 @@ impl Relay {
             declined: begun.declined,
             begun: false,
             tap,
+            splicing: begun.splicing,
             trailers: BytesMut::new(),
             patience: Patience::new(limits),
         };
@@ -128,7 +134,13 @@ impl Relay {
                     Err(failure) => return Poll::Ready(Some(Err(failure))),
                 }
             }
-            match connection.poll_fill(cx) {
+            let filled = connection.poll_fill(cx);
+            if filled.is_ready()
+                && let Err(failure) = self.take_back(entry)
+            {
+                return Poll::Ready(Some(Err(failure)));
+            }
+            match filled {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     self.patience.renew();
                     self.endpoint.silence.end();
@@ -142,9 +154,49 @@ impl Relay {
                     if !self.begun {
                         self.lease.iter_mut().for_each(Lease::wait);
                     }
-                    let late = self.patience.poll(&mut connection.alarm, cx);
-                    return late.map(|failure| Some(Err(failure)));
+                    self.arm(entry);
+                    return self.poll_late(cx).map(|failure| Some(Err(failure)));
                 }
+            }
+        }
+    }
+
+    /// Lets the kernel carry on, if the stream stands where it can.
+    fn arm(&mut self, entry: &Entry) {
+        let Self { connection: Some(connection), splicing: Some(splicing), tap: Some(tap), .. } = self else {
+            return;
+        };
+        if self.framing.is_between_chunks()
+            && self.sending.is_none()
+            && tap.is_between_events()
+            && let Some(last) = entry.last_event()
+        {
+            splicing.arm(connection, last);
+        }
+    }
+
+    /// Takes the stream back from the kernel: the engine's connection has spoken.
+    fn take_back(&mut self, entry: &mut Entry) -> Result<(), Failure> {
+        let Self { connection: Some(connection), splicing: Some(splicing), .. } = self else { return Ok(()) };
+        let taken = splicing.take(connection, self.tap.as_mut(), entry);
+        taken.map_err(|unequal| splice::distrust(&self.endpoint, unequal))
+    }
+
+    /// Books all there is to book, whole or not: the answer ends here.
+    fn settle(&mut self, entry: &mut Entry) {
+        if let Self { connection: Some(connection), splicing: Some(splicing), .. } = self {
+            let _ = splicing.take(connection, self.tap.as_mut(), entry);
+        }
+        entry.usage = self.tap.as_ref().and_then(Tap::usage);
+    }
+
+    /// Ready when the answer has taken too long. What is spliced comes unheard, so it is asked for when time is up.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let Some(connection) = &mut self.connection else { return Poll::Pending };
+        loop {
+            let late = std::task::ready!(self.patience.poll(&mut connection.alarm, cx));
+            if !Splicing::heard(connection).is_some_and(|heard| self.patience.heard(heard)) {
+                return Poll::Ready(late);
             }
         }
     }
@@ -187,11 +239,12 @@ impl Relay {
                         self.endpoint.succeeded();
                     }
                 }
-                if let Some(tap) = &mut self.tap {
-                    let events = tap.pass(&chunk);
-                    if events > 0 {
-                        entry.event(events, Instant::now().into_std());
-                    }
+                let events = self.tap.as_mut().map_or(0, |tap| tap.pass(&chunk));
+                if events > 0 {
+                    entry.event(events, Instant::now().into_std());
+                }
+                if let Some(splicing) = &mut self.splicing {
+                    splicing.passed(events);
                 }
                 if self.framing.is_done() {
                     self.finish();
@@ -244,11 +297,6 @@ impl Relay {
             connection.reset();
         }
         self.sending = None;
-    }
-
-    /// The tokens that the engine reported.
-    fn usage(&self) -> Option<Usage> {
-        self.tap.as_ref()?.usage()
     }
 
     fn take_trailers(&mut self) -> Option<Result<Frame<Bytes>, Failure>> {

@@ -4,10 +4,13 @@
 mod engine;
 mod head;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +26,7 @@ use crate::failure::{self, Failure, Reason};
 use crate::gate::head::check_h2;
 use crate::gate::io::Gate;
 use crate::inspect::{self, Scan};
+use crate::kernel::splice;
 use crate::ledger::Entry;
 use crate::relay::{self, Answer, Bounds, Relay};
 use crate::route::filters::{self, Arrived};
@@ -44,6 +48,18 @@ pub struct Client {
     pub local: SocketAddr,
     /// Whether the connection must end with a reset.
     pub reset: Cell<bool>,
+    /// The connection as the kernel half knows it, once an answer wanted to be spliced to it; `None`: it cannot be.
+    pub spliced: OnceCell<Option<splice::Client>>,
+}
+
+impl Client {
+    fn splice(&self) -> Option<splice::Client> {
+        let known = || {
+            let splice = self.worker.shared.splice.as_ref()?;
+            self.gate.with_socket(|socket| splice.client(socket))?.ok()
+        };
+        *self.spliced.get_or_init(known)
+    }
 }
 
 impl Sender for Client {
@@ -99,8 +115,8 @@ impl Drop for Turn {
 pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<Answer> {
     client.gate.opened();
     let mut turn = Turn(Some(client.clone()));
-    let (parts, body) = request.into_parts();
-    let (version, method) = (parts.version, parts.method.clone());
+    let (mut parts, body) = request.into_parts();
+    let (version, without_body) = (parts.version, parts.method == Method::HEAD);
     let tables = client.worker.shared.tables.load_full();
     let mut entry = open(client, &parts, tables.meter());
     let dialect = inspect::dialect(&parts);
@@ -112,18 +128,24 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
         None => {
             Err(Failure::new(Reason::NoRoute, "this port is no longer served; it was taken out by a reload"))
         }
-        Some(table) => tokio::select! {
-            biased;
-            served = exchange(client, parts, body, &request_id, &mut entry, table, &mut bounds) => served,
-            () = client.worker.ended() => Err(Failure::new(Reason::Draining, "the gateway is shutting down")),
-        },
+        Some(table) => {
+            // Pinned where they are made: awaiting them as they are, or in `select!`, copies them twice, and they are large.
+            let mut exchange =
+                pin!(exchange(client, &mut parts, body, &request_id, &mut entry, table, &mut bounds));
+            let mut ended = pin!(client.worker.ended());
+            poll_fn(|cx| match exchange.as_mut().poll(cx) {
+                Poll::Pending => ended.as_mut().poll(cx).map(|()| Err(draining())),
+                served => served,
+            })
+            .await
+        }
     };
     let mut response = served.unwrap_or_else(|failure| {
         entry.fail(failure.reason);
         failure::respond(&failure, dialect).map(Served::Own)
     });
     head::describe(&mut response, &request_id);
-    if method == Method::HEAD {
+    if without_body {
         head::without_body(&mut response);
     }
     entry.status = response.status().as_u16();
@@ -143,6 +165,10 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
         }
         answer
     })
+}
+
+fn draining() -> Failure {
+    Failure::new(Reason::Draining, "the gateway is shutting down")
 }
 
 /// Writes the entry of a request whose head the gate refused: it never became a request.
@@ -170,7 +196,7 @@ fn open(client: &Client, parts: &Parts, meter: &Arc<crate::ledger::Meter>) -> En
 /// The steps of a request.
 async fn exchange(
     client: &Rc<Client>,
-    mut parts: Parts,
+    parts: &mut Parts,
     body: Incoming,
     request_id: &HeaderValue,
     entry: &mut Entry,
@@ -178,29 +204,29 @@ async fn exchange(
     bounds: &mut Bounds,
 ) -> Result<Response<Served>, Failure> {
     if parts.version == Version::HTTP_2 {
-        check_h2(&parts, !body.is_end_stream())?;
+        check_h2(parts, !body.is_end_stream())?;
     }
-    let facts = inspect::inspect(&parts)?;
-    let client_host = head::host(&parts);
+    let facts = inspect::inspect(parts)?;
+    let client_host = head::host(parts);
     inspect::strip_internal(&mut parts.headers);
 
-    let routes = table.listener(Host::of(&parts))?;
+    let routes = table.listener(Host::of(parts))?;
     entry.set_meter(&routes.listener().meter);
-    if let Some(answer) = models::answer(routes, &parts, facts.dialect) {
+    if let Some(answer) = models::answer(routes, parts) {
         return answer.map(|response| response.map(Served::Own));
     }
 
     let policy = &routes.listener().client;
     bounds.stall = policy.stream_idle_timeout;
-    let scanner = scanner(facts.scan, &parts)?;
-    let mut upload =
-        Upload::new(body, scanner, !facts.inference, &client.worker.shared.budget, client.clone());
-    upload.set_receive_timeout(policy.receive_timeout);
-    upload.set_limit(routes.body_limit())?;
-    let read = upload.read_until_routable(policy.buffer_limit).await;
-    entry.bytes_in = upload.received();
+    let scanner = scanner(facts.scan, parts)?;
+    let upload = Upload::new(body, scanner, !facts.inference, &client.worker.shared.budget, client.clone());
+    let upload = Rc::new(RefCell::new(upload));
+    upload.borrow_mut().set_receive_timeout(policy.receive_timeout);
+    upload.borrow_mut().set_limit(routes.body_limit())?;
+    let read = poll_fn(|cx| upload.borrow_mut().poll_routable(cx, policy.buffer_limit)).await;
+    entry.bytes_in = upload.borrow().received();
     read?;
-    let model = upload.model().map(|model| Box::from(&*model.name));
+    let model = upload.borrow().model().map(|model| Box::from(&*model.name));
     entry.model.clone_from(&model);
     if model.is_none() && facts.inference {
         return Err(Failure::new(
@@ -209,7 +235,7 @@ async fn exchange(
         ));
     }
 
-    let asked = Asked::new(&parts, model.as_deref());
+    let asked = Asked::new(parts, model.as_deref());
     let routed = routes.route(&asked)?;
     entry.route = Some(routed.matched.rule.clone());
     let forward = match routed.action {
@@ -223,10 +249,10 @@ async fn exchange(
     };
     note_forward(entry, &forward);
     let traffic = &routed.matched.rule.traffic;
-    upload.set_limit(traffic.body_limit)?;
+    upload.borrow_mut().set_limit(traffic.body_limit)?;
     admit(forward.pool, traffic)?;
     if let Some(target) = forward.rewrite {
-        upload.rewrite_model(target);
+        upload.borrow_mut().rewrite_model(target);
     }
     let head = head::Outgoing::new(
         client,
@@ -240,7 +266,7 @@ async fn exchange(
 
     let deadline = traffic.request_timeout.map(|limit| Instant::from_std(entry.started()) + limit);
     bounds.deadline = deadline;
-    let answer = engine::try_endpoints(client, &head, upload, traffic, &forward, deadline, entry);
+    let answer = pin!(engine::try_endpoints(client, &head, &upload, traffic, &forward, deadline, entry));
     let mut response = answer.await?;
     head::edit_response(&mut response, routed.matched, &forward);
     Ok(response.map(|relay| Served::Engine(Box::new(relay))))

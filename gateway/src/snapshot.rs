@@ -202,6 +202,8 @@ pub struct Traffic {
     pub retry: Retry,
     /// Requests in flight at once over the rule's pool on this gateway; `None`: unbounded by policy.
     pub max_parallel_requests: Option<u32>,
+    /// Whether answers may be spliced, where the kernel half can.
+    pub splice: bool,
 }
 
 impl Default for Traffic {
@@ -214,6 +216,7 @@ impl Default for Traffic {
             stream_idle_timeout: Duration::from_secs(3600),
             retry: Retry::default(),
             max_parallel_requests: None,
+            splice: true,
         }
     }
 }

@@ -15,6 +15,8 @@
 mod place;
 mod wire;
 
+pub use place::own_folder as folder;
+
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;

@@ -103,30 +103,30 @@ impl Upload {
     ///
     /// # Errors
     /// What the scanner refuses, a body that is too slow, and a model that is not known in time.
-    pub async fn read_until_routable(&mut self, buffer_limit: u64) -> Result<(), Failure> {
+    pub fn poll_routable(&mut self, cx: &mut Context<'_>, buffer_limit: u64) -> Poll<Result<(), Failure>> {
         let window = FIRST_WINDOW.min(buffer_limit);
         if self.client.is_none() {
             self.end_scan()?;
         }
         while self.client.is_some() {
             let seen = match (&self.scanner, self.model()) {
-                (None, _) => return Ok(()),
+                (None, _) => return Poll::Ready(Ok(())),
                 (Some(_), None) => self.received,
                 (Some(_), Some(model)) => model.span.end,
             };
             if seen > buffer_limit {
-                return Err(model_too_late(buffer_limit));
+                return Poll::Ready(Err(model_too_late(buffer_limit)));
             }
             let longer = self.received >= window || self.declared.is_some_and(|declared| declared > window);
             if longer && self.model().is_some() {
-                return Ok(());
+                return Poll::Ready(Ok(()));
             }
-            std::future::poll_fn(|cx| self.poll_receive(cx)).await?;
+            ready!(self.poll_receive(cx))?;
         }
-        match self.model() {
+        Poll::Ready(match self.model() {
             Some(model) if model.span.end > buffer_limit => Err(model_too_late(buffer_limit)),
             _ => Ok(()),
-        }
+        })
     }
 
     /// The model, as soon as it is known.

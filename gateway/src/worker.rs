@@ -23,6 +23,7 @@ use self::accept::Socket;
 use self::flag::Flag;
 use crate::admit::Budget;
 use crate::forward::Connections;
+use crate::kernel::splice::Splice;
 use crate::kernel::steer::Seat;
 use crate::ledger::{self, Ledger, RefusedConnection};
 use crate::pick::HotCold;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub phase: watch::Receiver<Phase>,
     /// Connections that one worker may hold.
     pub connections_per_worker: u32,
+    /// `None`: every byte of an answer passes the relay.
+    pub splice: Option<Arc<Splice>>,
 }
 
 /// Where the process stands in its life.
@@ -126,10 +129,11 @@ pub struct Worker {
 
 impl Worker {
     fn new(shared: Shared, connections: Arc<AtomicU32>, seat: Option<Seat>) -> Rc<Self> {
+        let engines = Rc::new(Connections::new(shared.splice.clone()));
         Rc::new(Self {
             shared,
             seat,
-            engines: Rc::default(),
+            engines,
             picker: HotCold,
             connections,
             idle: Notify::new(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use kernel::{Namespace, connect, counts, is_root, pair, place, turn, until};
 use penstock::kernel::account::Account;
 use penstock::kernel::{Counts, own};
+use penstock_common::account::ENDPOINTS;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 fn listen(address: &str) -> (TcpListener, SocketAddr) {
@@ -111,6 +112,30 @@ fn an_engine_on_all_addresses_is_counted_for_clients_of_any() {
     let _b = connect(&listener, ([127, 0, 0, 9], bound.port()).into());
     let now = counts(&mut account)[0];
     assert_eq!((now.open, now.older, now.drift), (2, 0, 0), "{now:?}");
+}
+
+#[test]
+fn as_many_endpoints_are_counted_as_there_is_room_for() {
+    if !is_root() {
+        return;
+    }
+    let _turn = turn();
+    let (listener, first) = listen("127.0.0.1:0");
+    let absent = (1..).map(|n: u16| SocketAddr::from(([127, 1, 0, 1], n)));
+    let endpoints: Vec<_> = std::iter::once(first).chain(absent).take(ENDPOINTS + 44).collect();
+    let mut account = tracking(&place(), &endpoints);
+    let connection = connect(&listener, first);
+    let mut counts = Vec::new();
+    account.read(&mut counts).unwrap();
+    let counted = counts.iter().filter(|counts| counts.is_some()).count();
+    assert_eq!((counts.len(), counted), (ENDPOINTS + 44, ENDPOINTS));
+    assert_eq!(counts[0].map(|counts| counts.open), Some(1));
+
+    // The room of those that go is given to others.
+    drop(connection);
+    account.track(&endpoints[100..]).unwrap();
+    account.read(&mut counts).unwrap();
+    assert!(counts.iter().all(Option::is_some));
 }
 
 #[test]

@@ -834,10 +834,10 @@ fn this_kernel_passes_the_self_test_and_it_is_remembered() {
     let _turn = turn();
     let splice = Splice::load(&place(), 64).unwrap();
     let memory = tempfile::tempdir().unwrap();
-    let first = conformance(&splice, memory.path());
+    let first = conformance(&splice, Some(memory.path()));
     eprintln!("{first:?}");
     assert_eq!(first.failed, None);
-    let again = conformance(&splice, memory.path());
+    let again = conformance(&splice, Some(memory.path()));
     assert_eq!((again.failed, again.notes, again.took), (None, first.notes, None));
 }
 

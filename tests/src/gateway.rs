@@ -304,10 +304,11 @@ pub enum Kernel {
     Off,
     SockDiag,
     Account,
+    Full,
 }
 
 impl Kernel {
-    pub const ALL: [Self; 3] = [Self::Off, Self::SockDiag, Self::Account];
+    pub const ALL: [Self; 4] = [Self::Off, Self::SockDiag, Self::Account, Self::Full];
 
     /// What `PENSTOCK_TEST_KERNEL` says for tests that are not about the kernel half.
     ///
@@ -325,6 +326,7 @@ impl Kernel {
             Self::Off => "off",
             Self::SockDiag => "sock-diag",
             Self::Account => "account",
+            Self::Full => "full",
         }
     }
 
@@ -339,13 +341,19 @@ impl Kernel {
             Self::Off => "userspace",
             Self::SockDiag => "sock_diag",
             Self::Account => "account",
+            Self::Full => "full",
         }
+    }
+
+    /// Whether it pins programs.
+    fn pins(self) -> bool {
+        matches!(self, Self::Account | Self::Full)
     }
 
     /// The binary on this rung. Programs are pinned in a mount namespace of the gateway's own: no other gateway of this
     /// host shares them, and a killed one leaves nothing behind.
     fn penstock(self) -> Command {
-        if self != Self::Account {
+        if !self.pins() {
             return self.bare();
         }
         let mounted = "mount -t bpf -o mode=0700 none /sys/fs/bpf && exec \"$0\" \"$@\"";

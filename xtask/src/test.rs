@@ -13,7 +13,7 @@ const THREADS: &str = "4";
 
 /// Black-box tests that say themselves which rung they are about, or start no gateway: they run once. All others are
 /// of the data path, and run on every rung.
-const ONE_RUNG: [&str; 4] = ["commands::", "foreign_load::", "privileges::", "steering::"];
+const ONE_RUNG: [&str; 5] = ["commands::", "foreign_load::", "privileges::", "splicing::", "steering::"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     real: bool,
     /// Only tests whose name holds this, and those of the data path only with `--kernel off`, or as
-    /// PENSTOCK_TEST_KERNEL (off, sock-diag, account) says
+    /// PENSTOCK_TEST_KERNEL (off, sock-diag, account, full) says
     filter: Option<String>,
 }
 
@@ -70,7 +70,9 @@ fn rungs_above_off() -> Vec<&'static str> {
         (!may).then(|| "this process may not make mount namespaces (CAP_SYS_ADMIN)".to_owned())
     });
     let mut rungs = Vec::new();
-    for (kernel, lacks) in [("sock-diag", lacks(&report, "sock_diag")), ("account", of_programs)] {
+    let full = of_programs.clone().or_else(|| lacks(&report, "full"));
+    let found = [("sock-diag", lacks(&report, "sock_diag")), ("account", of_programs), ("full", full)];
+    for (kernel, lacks) in found {
         match lacks {
             None => rungs.push(kernel),
             Some(why) => eprintln!("NOT RUN: the data path with --kernel {kernel}: {why}"),

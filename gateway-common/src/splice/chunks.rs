@@ -108,12 +108,21 @@ pub fn kind(window: u64) -> Kind {
     }
 }
 
-/// The events in a write of `size` bytes that may be redirected; `None` for every other write. `window` gives the
+/// What is in a write that may be redirected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whole {
+    pub events: u32,
+    /// Bytes that are no payload.
+    pub framing: u32,
+}
+
+/// What is in a write of `size` bytes that may be redirected; `None` for every other write. `window` gives the
 /// eight bytes at an offset, or nothing where there are no eight.
 #[must_use]
 #[inline(always)]
-pub fn events(size: u32, window: impl Fn(u32) -> Option<u64>) -> Option<u32> {
-    let (mut at, mut events) = (0, 0);
+pub fn whole(size: u32, window: impl Fn(u32) -> Option<u64>) -> Option<Whole> {
+    let mut at = 0;
+    let mut whole = Whole::default();
     for _ in 0..CHUNKS_PER_WRITE {
         let chunk = size_line(window(at)?)?;
         let next = at + chunk.whole();
@@ -121,12 +130,13 @@ pub fn events(size: u32, window: impl Fn(u32) -> Option<u64>) -> Option<u32> {
             return None;
         }
         match kind(window(at + chunk.line)?) {
-            Kind::Event => events += 1,
+            Kind::Event => whole.events += 1,
             Kind::Done => {}
             Kind::Other => return None,
         }
+        whole.framing += chunk.line + 2;
         if next == size {
-            return Some(events);
+            return Some(whole);
         }
         at = next;
     }

@@ -18,8 +18,12 @@ fn window_of(write: &[u8]) -> impl Fn(u32) -> Option<u64> + '_ {
     }
 }
 
+fn whole_of(write: &[u8]) -> Option<Whole> {
+    whole(write.len() as u32, window_of(write))
+}
+
 fn events_of(write: &[u8]) -> Option<u32> {
-    events(write.len() as u32, window_of(write))
+    whole_of(write).map(|whole| whole.events)
 }
 
 /// The payloads of the chunks in a write, if the framing machine takes it for whole chunks and nothing else.
@@ -133,13 +137,15 @@ fn a_client_gets_no_more_than_its_buffer_surely_takes_and_no_other_author() {
 fn events_of_one_write_share_the_gap_before_them() {
     let mut report = Report::default();
     report.begin(&Wish { arm: 3, since_ns: 1_000_000, ..Wish::default() });
-    report.book(100, 1, 5_000_000);
-    report.book(20, 0, 6_000_000);
-    report.book(100, 4, 9_000_000);
+    let whole = |events| Whole { events, framing: 6 };
+    report.book(100, whole(1), 5_000_000);
+    report.book(20, whole(0), 6_000_000);
+    report.book(100, whole(4), 9_000_000);
     assert_eq!((report.arm, report.passed, report.writes, report.events), (3, 220, 3, 5));
+    assert_eq!(report.framing, 18);
     assert_eq!(report.gap_sum_us, 8_000);
     assert_eq!(report.gaps[..4], [4, 0, 1, 0]);
-    report.book(100, 1, u64::MAX);
+    report.book(100, whole(1), u64::MAX);
     assert_eq!(report.gaps[GAP_BUCKETS - 1], 1);
 }
 
@@ -214,16 +220,17 @@ proptest! {
     /// What is spliced is whole chunks of whole events for the framing machine too, and the machine stands as before.
     #[test]
     fn what_is_spliced_the_framing_machine_takes_the_same_way(write in write()) {
-        if let Some(count) = events_of(&write) {
+        if let Some(Whole { events, framing }) = whole_of(&write) {
             let payloads = payloads(&write);
             prop_assert!(payloads.is_some(), "{:?}", String::from_utf8_lossy(&write));
             let payloads = payloads.unwrap();
+            prop_assert_eq!(payloads.iter().map(Vec::len).sum::<usize>() + framing as usize, write.len());
             let ends = |payload: &Vec<u8>| payload.ends_with(b"\n\n") || payload.ends_with(b"\r\n\r\n");
             prop_assert!(payloads.iter().all(ends));
             let counted = payloads.iter().filter(|payload| {
                 !payload.starts_with(b"data: [D") && !payload.starts_with(b"data:[D")
             });
-            prop_assert_eq!(counted.count() as u32, count);
+            prop_assert_eq!(counted.count() as u32, events);
         }
     }
 

@@ -2,27 +2,24 @@
 
 use std::fmt::Write;
 
-/// A body and what it is called; each names the same model.
+/// What a body is called, and what makes it; each names the same model.
 pub(crate) struct Body {
     pub(crate) name: &'static str,
-    pub(crate) text: String,
+    pub(crate) make: fn() -> String,
 }
 
 pub(crate) const MODEL: &str = "Qwen/Qwen3-8B";
 
-pub(crate) fn all() -> Vec<Body> {
-    let body = |name, text| Body { name, text };
-    vec![
-        body("chat, 86 B", small()),
-        body("chat, 63 KB", chat(24, 2600, 420)),
-        body("chat of code, 64 KB", chat(24, 2600, 34)),
-        body("chat, 63 KB, 240 turns", chat(240, 220, 420)),
-        body("tool schemas, 15 KB", tools()),
-        body("tool schemas, 15 KB, indented", indented()),
-        body("image, 8 MiB base64", image()),
-        body("token ids, 371 KB", tokens()),
-    ]
-}
+pub(crate) const ALL: [Body; 8] = [
+    Body { name: "chat, 86 B", make: small },
+    Body { name: "chat, 63 KB", make: || chat(24, 2600, 420) },
+    Body { name: "chat of code, 64 KB", make: || chat(24, 2600, 34) },
+    Body { name: "chat, 63 KB, 240 turns", make: || chat(240, 220, 420) },
+    Body { name: "tool schemas, 15 KB", make: tools },
+    Body { name: "tool schemas, 15 KB, indented", make: indented },
+    Body { name: "image, 8 MiB base64", make: image },
+    Body { name: "token ids, 371 KB", make: tokens },
+];
 
 fn small() -> String {
     format!(r#"{{"messages":[{{"role":"user","content":"Hello there"}}],"stream":true,"model":"{MODEL}"}}"#)

@@ -99,6 +99,7 @@ fn rule(rule: &Rule) -> Value {
             "stream_idle_timeout_s": traffic.stream_idle_timeout.as_secs_f64(),
             "retry_attempts": traffic.retry.attempts,
             "max_parallel_requests": traffic.max_parallel_requests,
+            "splice": if traffic.splice { "auto" } else { "off" },
         },
     })
 }
@@ -181,5 +182,6 @@ fn endpoint(endpoint: &Arc<Endpoint>, pool: &Pool) -> Value {
         "silent_s": endpoint.silent().map(|silent| silent.as_secs_f64()),
         "ejected": endpoint.health.is_ejected(),
         "ejections": endpoint.health.ejections(),
+        "splice_anomalies": endpoint.splice.anomalies(),
     })
 }

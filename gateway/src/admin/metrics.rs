@@ -11,7 +11,9 @@ use super::process::ProcessReading;
 use super::text::Kind::{Counter, Gauge, Histogram};
 use super::text::{Label, Page};
 use crate::endpoint::Endpoint;
-use crate::ledger::{HistogramReading, Ledger, MeterReading, Outcome, RefusedConnection};
+use crate::ledger::{
+    HistogramReading, Ledger, MeterReading, Outcome, RefusedConnection, SpliceMeters, Unspliced,
+};
 use crate::snapshot::Snapshot;
 
 pub(super) fn render(state: &AdminState) -> String {
@@ -19,6 +21,7 @@ pub(super) fn render(state: &AdminState) -> String {
     meters(&mut page, &state.meters.read());
     endpoints(&mut page, &state.snapshot.load());
     traffic(&mut page, &state.ledger);
+    splices(&mut page, state.ledger.splices());
     workers(&mut page, &state.workers);
     config(&mut page, state);
     process(&mut page, state.status.read().started);
@@ -92,10 +95,15 @@ fn histograms(page: &mut Page, readings: &[Reading]) {
 
 fn sums(page: &mut Page, readings: &[Reading]) {
     type Pick = fn(&MeterReading) -> u64;
-    let families: [(_, _, Pick); 4] = [
+    let families: [(_, _, Pick); 5] = [
         ("penstock_request_bytes_total", "Bytes of request bodies.", |reading| reading.request_bytes),
         ("penstock_response_bytes_total", "Bytes of response bodies.", |reading| reading.response_bytes),
         ("penstock_stream_events_total", "Server-sent events passed on.", |reading| reading.events),
+        (
+            "penstock_spliced_events_total",
+            "Those of them that went from the engine to the client in the kernel, counted with the request's end.",
+            |reading| reading.spliced_events,
+        ),
         ("penstock_retries_total", "Tries after the first.", |reading| reading.retries),
     ];
     for (name, help, pick) in families {
@@ -115,7 +123,7 @@ fn endpoints(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     type Pick = fn(&Endpoint) -> Option<f64>;
-    let families: [(_, _, _, Pick); 6] = [
+    let families: [(_, _, _, Pick); 7] = [
         (
             "penstock_endpoint_leases",
             Gauge,
@@ -149,6 +157,12 @@ fn endpoints(page: &mut Page, snapshot: &Snapshot) {
         ("penstock_endpoint_ejections_total", Counter, "How often it was ejected.", |endpoint| {
             Some(endpoint.health.ejections() as f64)
         }),
+        (
+            "penstock_endpoint_splice_anomalies_total",
+            Counter,
+            "Spliced answers that did not add up; after the first, the endpoint is not spliced any more.",
+            |endpoint| Some(endpoint.splice.anomalies().into()),
+        ),
     ];
     for (name, kind, help, pick) in families {
         let mut family = page.family(name, kind, help);
@@ -189,6 +203,26 @@ fn traffic(page: &mut Page, ledger: &Ledger) {
         "Access log lines lost: the queue was full, or writing failed.",
     )
     .sample(&[], ledger.access_log().dropped());
+}
+
+fn splices(page: &mut Page, splices: &SpliceMeters) {
+    page.family(
+        "penstock_splice_arms_total",
+        Counter,
+        "Times that the kernel was asked to carry a stream on.",
+    )
+    .sample(&[], splices.arms());
+    let help = "Times that a stream came back to the relay: shape (most often the end of an answer), late (a stream \
+                without pauses), full (a slow client), budget, ended, or a fault: gone, stale, unequal.";
+    let mut hand_backs = page.family("penstock_splice_hand_backs_total", Counter, help);
+    for (reason, count) in splices.hand_backs() {
+        hand_backs.sample(&[("reason", reason)], count);
+    }
+    let help = "Streams to HTTP/1.1 clients, in chunks, that the kernel could not carry, and why.";
+    let mut unspliced = page.family("penstock_unspliced_answers_total", Counter, help);
+    for why in Unspliced::ALL {
+        unspliced.sample(&[("reason", why.word())], splices.unspliced_for(why));
+    }
 }
 
 fn workers(page: &mut Page, workers: &[Arc<AtomicU32>]) {

@@ -1,5 +1,7 @@
-//! Carries the kernel's counts to the endpoints, from a thread of its own: reading them blocks.
+//! Carries the kernel's counts to the endpoints, from a thread of its own: reading them blocks. It is also the gateway's
+//! heartbeat for the streams that are spliced, and tells the endpoints which of them speak.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::endpoint::{Address, Endpoint};
+use crate::kernel::splice::{self, Splice};
 use crate::kernel::{Counts, EndpointCounts};
 use crate::snapshot::Snapshot;
 
@@ -21,6 +24,8 @@ const READ: Duration = Duration::from_millis(100);
 const SHARE: u32 = 50;
 /// How often where they cannot be had.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// How often splice is shown life, and asked for it.
+const BEAT: Duration = Duration::from_millis(500);
 /// A kernel that is slower keeps nobody waiting.
 const TRACKED: Duration = Duration::from_secs(1);
 
@@ -39,12 +44,20 @@ struct Wanted {
 impl Counting {
     /// # Errors
     /// When there can be no thread.
-    pub(super) fn start(source: Box<dyn Counts>) -> io::Result<Self> {
+    pub(super) fn start(source: Box<dyn Counts>, splice: Option<Arc<Splice>>) -> io::Result<Self> {
         let (wanted, inbox) = mpsc::channel();
         let (ends, ended) = mpsc::channel();
         thread::Builder::new().name("counting".into()).spawn(move || {
-            Reader { source, endpoints: Vec::new(), is_tracked: true, fails: false, disbelieved: 0 }
-                .run(&inbox);
+            let reader = Reader {
+                source,
+                pulse: splice.map(|splice| Pulse { splice, beaten: Instant::now() }),
+                endpoints: Vec::new(),
+                is_tracked: true,
+                fails: false,
+                uncounted: 0,
+                disbelieved: 0,
+            };
+            reader.run(&inbox);
             drop::<mpsc::Sender<()>>(ends);
         })?;
         Ok(Self { wanted: Some(wanted), ended })
@@ -84,11 +97,41 @@ fn tcp(endpoint: &Arc<Endpoint>) -> Option<SocketAddr> {
     }
 }
 
+/// The sign of life between the gateway and what it has spliced.
+struct Pulse {
+    splice: Arc<Splice>,
+    beaten: Instant,
+}
+
+impl Pulse {
+    /// Shows life, and has the endpoints heard whose events pass unseen.
+    fn beat(&mut self, endpoints: &[Arc<Endpoint>]) {
+        if self.beaten.elapsed() < BEAT {
+            return;
+        }
+        self.beaten = Instant::now();
+        self.splice.beat();
+        let mut heard: HashMap<u64, u64> = HashMap::new();
+        self.splice.voices(|owner, last_ns| {
+            let last = heard.entry(owner).or_default();
+            *last = last_ns.max(*last);
+        });
+        for endpoint in endpoints {
+            if let Some(last_ns) = heard.get(&endpoint.number()) {
+                endpoint.silence.ended(splice::instant_of(*last_ns).elapsed());
+            }
+        }
+    }
+}
+
 struct Reader {
     source: Box<dyn Counts>,
+    pulse: Option<Pulse>,
     endpoints: Vec<Arc<Endpoint>>,
     is_tracked: bool,
     fails: bool,
+    /// Endpoints that there was no room to count.
+    uncounted: usize,
     /// Endpoints whose counts drift.
     disbelieved: usize,
 }
@@ -107,6 +150,9 @@ impl Reader {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            if let Some(pulse) = &mut self.pulse {
+                pulse.beat(&self.endpoints);
+            }
             let began = cpu_time();
             let read = self.read(&mut counts);
             let pause = READ.max(cpu_time().saturating_sub(began) * SHARE);
@@ -115,19 +161,34 @@ impl Reader {
                 let _ = done.send(());
             }
             self.say(read);
-            next = Instant::now() + if self.fails { READ_AGAIN } else { pause };
+            let pause = if self.fails { READ_AGAIN } else { pause };
+            next = Instant::now() + if self.pulse.is_some() { pause.min(BEAT) } else { pause };
         }
     }
 
-    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<usize> {
+    fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<usize> {
         if !self.is_tracked {
             let addresses: Vec<_> = self.endpoints.iter().filter_map(tcp).collect();
             self.source.track(&addresses)?;
             self.is_tracked = true;
         }
         self.source.read(counts)?;
+        self.say_uncounted(counts.iter().filter(|counts| counts.is_none()).count());
         let each = self.endpoints.iter().zip(counts.iter());
-        Ok(each.filter(|(endpoint, counts)| !endpoint.counted.publish(**counts)).count())
+        let counted = each.filter_map(|(endpoint, counts)| Some((endpoint, (*counts)?)));
+        Ok(counted.filter(|(endpoint, counts)| !endpoint.counted.publish(*counts)).count())
+    }
+
+    /// Once for each change.
+    fn say_uncounted(&mut self, uncounted: usize) {
+        if uncounted > 0 && uncounted != self.uncounted {
+            tracing::warn!(
+                uncounted,
+                endpoints = self.endpoints.len(),
+                "the kernel half has no room to count all endpoints; the rest go by the gateway's own load"
+            );
+        }
+        self.uncounted = uncounted;
     }
 
     /// Once for each change.
@@ -182,7 +243,7 @@ mod tests {
             Ok(())
         }
 
-        fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()> {
+        fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()> {
             if !self.works.load(Ordering::Relaxed) {
                 return Err(io::Error::other("as the test wants it"));
             }
@@ -190,7 +251,7 @@ mod tests {
             let tracked = self.tracked.lock().unwrap();
             *counts = tracked
                 .iter()
-                .map(|each| EndpointCounts { foreign_busy: of(each), ..EndpointCounts::default() })
+                .map(|each| Some(EndpointCounts { foreign_busy: of(each), ..EndpointCounts::default() }))
                 .collect();
             Ok(())
         }
@@ -215,7 +276,7 @@ mod tests {
         let works = Arc::new(AtomicBool::new(true));
         let (tracked, dropped) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let fake = Fake { works: works.clone(), tracked, dropped: dropped.clone() };
-        let counting = Counting::start(Box::new(fake)).unwrap();
+        let counting = Counting::start(Box::new(fake), None).unwrap();
         let tcp = |port| Address::Tcp(([127, 0, 0, 1], port).into());
         let snapshot = snapshot(&[tcp(7), Address::Unix("/engine".into()), tcp(9), tcp(7)]);
         counting.track(&snapshot).await;

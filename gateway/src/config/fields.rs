@@ -145,6 +145,11 @@ impl<'t> Fields<'t> {
         }
     }
 
+    /// Whatever else is here is somebody else's.
+    pub(crate) fn skip_rest(&self) {
+        self.read.iter().for_each(|read| read.set(true));
+    }
+
     pub(crate) fn error(&self, message: impl fmt::Display) {
         self.reading.failed.set(true);
         self.reading.say(Severity::Error, self.at, &self.path, message.to_string());

@@ -71,6 +71,7 @@ impl TrafficPatch {
             stream_idle_timeout: limit(self.stream_idle_timeout, patience),
             retry: self.retry.as_ref().map(RetryPatch::resolve).unwrap_or_default(),
             max_parallel_requests: self.max_parallel_requests.filter(|max| *max != 0),
+            splice: default.splice,
         }
     }
 }

@@ -26,7 +26,7 @@ impl Dialect {
     /// The dialect of a request path: `…/v1/messages` and below it is Anthropic's.
     #[must_use]
     pub fn of_path(path: &str) -> Self {
-        let messages = path.split('/').any(|segment| segment == "messages");
+        let messages = path.as_bytes().split(|&byte| byte == b'/').any(|segment| segment == b"messages");
         if messages { Self::Anthropic } else { Self::OpenAi }
     }
 }

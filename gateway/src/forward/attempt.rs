@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::exchange::Exchange;
 use super::{Connection, Connections, Sending};
-use crate::endpoint::{Address, Lease};
+use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{Failure, Reason, request_timeout};
 use crate::gate::answer::Answer;
 use crate::snapshot::Traffic;
@@ -76,17 +77,21 @@ pub async fn attempt(
     let kept = if terms.fresh { None } else { connections.take(&endpoint) };
     let connection = match kept {
         Some(kept) => kept,
-        None => connect(&endpoint.address, terms).await?,
+        None => connect(connections, &endpoint, terms).await?,
     };
     let sending = Sending::new(connection.stream(), head, upload.clone());
     let mut exchange = Exchange::new(connection, sending);
     poll_fn(|cx| exchange.poll(cx, terms, lease)).await
 }
 
-async fn connect(address: &Address, terms: Terms<'_>) -> Result<Connection, AttemptError> {
+async fn connect(
+    connections: &Connections,
+    endpoint: &Arc<Endpoint>,
+    terms: Terms<'_>,
+) -> Result<Connection, AttemptError> {
     let limit = Instant::now() + terms.traffic.connect_timeout;
     let until = terms.deadline.map_or(limit, |deadline| deadline.min(limit));
-    let (failure, seen) = match timeout_at(until, Connection::open(address)).await {
+    let (failure, seen) = match timeout_at(until, connections.open(endpoint)).await {
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(e)) if is_local(&e) => {
             (Failure::new(Reason::Saturated, "the gateway is out of sockets; try again"), Seen::Nothing)

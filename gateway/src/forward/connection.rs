@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
 use super::stream::Stream;
 use crate::alarm::Alarm;
-use crate::endpoint::Address;
+use crate::endpoint::Endpoint;
+use crate::kernel::splice::{Slot, Splice};
 
 /// Bytes asked of the kernel at once.
 const READ_SIZE: usize = 64 << 10;
@@ -29,12 +31,16 @@ pub struct Connection {
     pub reused: bool,
     /// For whatever is waited for on this connection.
     pub alarm: Alarm,
+    /// `None`: its answers cannot be spliced.
+    pub slot: Option<Slot>,
+    taken: u64,
 }
 
 impl Connection {
-    pub(super) async fn open(address: &Address) -> io::Result<Self> {
-        let stream = Rc::new(Stream::connect(address).await?);
-        Ok(Self { stream, inbox: Bytes::new(), reused: false, alarm: Alarm::default() })
+    pub(super) async fn open(endpoint: &Arc<Endpoint>, splice: Option<&Arc<Splice>>) -> io::Result<Self> {
+        let (stream, slot) = Stream::connect(endpoint, splice).await?;
+        let (stream, inbox, alarm) = (Rc::new(stream), Bytes::new(), Alarm::default());
+        Ok(Self { stream, inbox, reused: false, alarm, slot, taken: 0 })
     }
 
     /// The stream, for a request that is still being sent while its answer is read.
@@ -46,6 +52,7 @@ impl Connection {
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let n = std::task::ready!(self.stream.poll_read(cx, scratch))?;
+            self.taken += n as u64;
             let arrived = &scratch[..n];
             if self.inbox.is_empty() {
                 self.inbox = Bytes::copy_from_slice(arrived);
@@ -57,6 +64,12 @@ impl Connection {
             }
             Poll::Ready(Ok(n))
         })
+    }
+
+    /// Bytes that were ever read from it.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether a kept connection can carry another request.

@@ -1,7 +1,8 @@
-//! A worker's connections to engines that wait for their next request.
+//! A worker's connections to engines: makes them, and keeps those that wait for their next request.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Connection;
 use crate::endpoint::Endpoint;
+use crate::kernel::splice::Splice;
 
 /// A connection idle for longer is closed by us: uvicorn closes at 5 s, and a request must not race with that.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -18,6 +20,8 @@ const IDLE_PER_ENDPOINT: usize = 512;
 /// Idle connections by endpoint. One for each worker: a connection never changes its thread.
 #[derive(Debug, Default)]
 pub struct Connections {
+    /// `None`: no connection is made ready to be spliced.
+    splice: Option<Arc<Splice>>,
     idle: RefCell<HashMap<*const Endpoint, Idle>>,
 }
 
@@ -30,6 +34,20 @@ struct Idle {
 }
 
 impl Connections {
+    #[must_use]
+    pub fn new(splice: Option<Arc<Splice>>) -> Self {
+        Self { splice, idle: RefCell::default() }
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// When the engine does not take it, or there are no descriptors.
+    pub(super) async fn open(&self, endpoint: &Arc<Endpoint>) -> io::Result<Connection> {
+        let splice = self.splice.as_ref().filter(|_| endpoint.splice.is_trusted());
+        Connection::open(endpoint, splice).await
+    }
+
     /// A kept connection that is open and quiet at this moment.
     #[must_use]
     pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {

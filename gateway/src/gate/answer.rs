@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use penstock_common::framing::Framing;
 
-use super::fields::Seen;
+use super::fields::{Seen, check_line};
 use super::head::lines_end_in_crlf;
 use super::{MAX_FIELDS, MAX_HEAD_BYTES};
 
@@ -79,7 +79,10 @@ pub fn parse(buf: &[u8], request_method: &Method) -> Result<Option<Answer>, Answ
     // Copied once; each value is a part of it.
     let head = Bytes::copy_from_slice(&buf[..len]);
     for field in response.headers {
-        seen.take(field.name, field.value).map_err(AnswerError::Field)?;
+        let ruled = check_line(field.name, field.value).map_err(AnswerError::Field)?;
+        if let Some(ruled) = ruled {
+            seen.take(ruled, field.value).map_err(AnswerError::Field)?;
+        }
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let start = field.value.as_ptr().addr() - buf.as_ptr().addr();
         let value = HeaderValue::from_maybe_shared(head.slice(start..start + field.value.len()));

@@ -12,36 +12,79 @@ pub(super) struct Seen {
     pub(super) keep_alive: bool,
 }
 
+/// The fields that have rules of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ruled {
+    Authorization,
+    Connection,
+    ContentLength,
+    ContentType,
+    Expect,
+    Host,
+    Te,
+    TransferEncoding,
+    Upgrade,
+}
+
+impl Ruled {
+    /// By its name in any letter case. No two are of one length, so that a name is compared with one at most.
+    fn of(name: &str) -> Option<Self> {
+        let (field, spelling) = match name.len() {
+            2 => (Self::Te, "te"),
+            4 => (Self::Host, "host"),
+            6 => (Self::Expect, "expect"),
+            7 => (Self::Upgrade, "upgrade"),
+            10 => (Self::Connection, "connection"),
+            12 => (Self::ContentType, "content-type"),
+            13 => (Self::Authorization, "authorization"),
+            14 => (Self::ContentLength, "content-length"),
+            17 => (Self::TransferEncoding, "transfer-encoding"),
+            _ => return None,
+        };
+        name.eq_ignore_ascii_case(spelling).then_some(field)
+    }
+}
+
+/// Checks one field line, of which the name is a token; `Err` says what is wrong with it.
+pub(super) fn check_line(name: &str, value: &[u8]) -> Result<Option<Ruled>, &'static str> {
+    // Without an early end the compiler looks at sixteen bytes at once.
+    if !value.iter().fold(true, |all, &byte| all & is_field_byte(byte)) {
+        return Err("a field value holds a control byte");
+    }
+    let ruled = Ruled::of(name);
+    if ruled.is_none() && is_framing_in_disguise(name) {
+        return Err("a field name spells Content-Length, Transfer-Encoding or Host with an underscore");
+    }
+    Ok(ruled)
+}
+
 impl Seen {
-    /// Takes one field line, of which the name is a token; `Err` says what is wrong with it.
-    pub(super) fn take(&mut self, name: &str, value: &[u8]) -> Result<(), &'static str> {
-        // Without an early end the compiler looks at sixteen bytes at once.
-        if !value.iter().fold(true, |all, &byte| all & is_field_byte(byte)) {
-            return Err("a field value holds a control byte");
-        }
-        if name.as_bytes().contains(&b'_') && is_framing_in_disguise(name) {
-            return Err("a field name spells Content-Length, Transfer-Encoding or Host with an underscore");
-        }
-        if name.eq_ignore_ascii_case("content-length") {
-            if self.length.is_some() {
-                return Err("there is more than one Content-Length");
-            }
-            self.length = Some(length(trim(value))?);
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
-                return Err("Transfer-Encoding is something other than one `chunked`");
-            }
-            self.chunked = true;
-        } else if name.eq_ignore_ascii_case("connection") {
-            for token in list(value) {
-                if !token.iter().copied().all(is_token) {
-                    return Err("Connection is not a list of tokens");
+    /// Takes one field line that was checked; `Err` says what is wrong with it.
+    pub(super) fn take(&mut self, field: Ruled, value: &[u8]) -> Result<(), &'static str> {
+        match field {
+            Ruled::ContentLength => {
+                if self.length.is_some() {
+                    return Err("there is more than one Content-Length");
                 }
-                self.close |= token.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                self.length = Some(length(trim(value))?);
             }
-        } else if name.eq_ignore_ascii_case("te") && !list(value).all(is_coding) {
-            return Err("TE is not a list of transfer codings");
+            Ruled::TransferEncoding => {
+                if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
+                    return Err("Transfer-Encoding is something other than one `chunked`");
+                }
+                self.chunked = true;
+            }
+            Ruled::Connection => {
+                for token in list(value) {
+                    if !token.iter().copied().all(is_token) {
+                        return Err("Connection is not a list of tokens");
+                    }
+                    self.close |= token.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            Ruled::Te if !list(value).all(is_coding) => return Err("TE is not a list of transfer codings"),
+            _ => {}
         }
         if self.chunked && self.length.is_some() {
             return Err("there are both Content-Length and Transfer-Encoding");

@@ -19,7 +19,7 @@ use std::mem::{self, MaybeUninit};
 use http::Method;
 use penstock_common::framing::{Framing, is_token};
 
-use super::fields::{Seen, trim};
+use super::fields::{Ruled, Seen, check_line, trim};
 use super::{MAX_FIELDS, MAX_HEAD_BYTES};
 use crate::failure::{Failure, Reason};
 
@@ -90,8 +90,10 @@ fn check_fields(
     let mut seen = Seen::default();
     let mut special = Special::default();
     for field in fields {
-        seen.take(field.name, field.value)?;
-        special.take(field.name, field.value)?;
+        if let Some(ruled) = check_line(field.name, field.value)? {
+            seen.take(ruled, field.value)?;
+            special.take(ruled, field.value)?;
+        }
     }
     if seen.chunked && !version_11 {
         return Err("an HTTP/1.0 request has Transfer-Encoding");
@@ -128,24 +130,31 @@ struct Special<'a> {
 }
 
 impl<'a> Special<'a> {
-    fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), &'static str> {
-        if name.eq_ignore_ascii_case("host") {
-            let value = trim(value);
-            target::check_host(value)?;
-            if self.host.replace(value).is_some() {
-                return Err("there is more than one Host");
+    fn take(&mut self, field: Ruled, value: &'a [u8]) -> Result<(), &'static str> {
+        match field {
+            Ruled::Host => {
+                let value = trim(value);
+                target::check_host(value)?;
+                if self.host.replace(value).is_some() {
+                    return Err("there is more than one Host");
+                }
             }
-        } else if name.eq_ignore_ascii_case("expect") {
-            if self.expects_continue || !trim(value).eq_ignore_ascii_case(b"100-continue") {
-                return Err("Expect is something other than one `100-continue`");
+            Ruled::Expect => {
+                if self.expects_continue || !trim(value).eq_ignore_ascii_case(b"100-continue") {
+                    return Err("Expect is something other than one `100-continue`");
+                }
+                self.expects_continue = true;
             }
-            self.expects_continue = true;
-        } else if name.eq_ignore_ascii_case("upgrade") && !trim(value).eq_ignore_ascii_case(b"h2c") {
-            return Err("upgrades are not served; send the request without Upgrade");
-        } else if name.eq_ignore_ascii_case("authorization") && mem::replace(&mut self.authorization, true) {
-            return Err("there is more than one Authorization");
-        } else if name.eq_ignore_ascii_case("content-type") && mem::replace(&mut self.content_type, true) {
-            return Err("there is more than one Content-Type");
+            Ruled::Upgrade if !trim(value).eq_ignore_ascii_case(b"h2c") => {
+                return Err("upgrades are not served; send the request without Upgrade");
+            }
+            Ruled::Authorization if mem::replace(&mut self.authorization, true) => {
+                return Err("there is more than one Authorization");
+            }
+            Ruled::ContentType if mem::replace(&mut self.content_type, true) => {
+                return Err("there is more than one Content-Type");
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -166,18 +175,10 @@ fn may_have_body(method: &str) -> bool {
 
 /// Whether every CR stands before an LF and every LF behind a CR.
 pub(super) fn lines_end_in_crlf(head: &[u8]) -> bool {
-    let mut last_cr = None;
-    memchr::memchr2_iter(b'\r', b'\n', head).all(|at| match (head[at], last_cr) {
-        (b'\r', None) => {
-            last_cr = Some(at);
-            true
-        }
-        (b'\n', Some(cr)) => {
-            last_cr = None;
-            cr + 1 == at
-        }
-        _ => false,
-    }) && last_cr.is_none()
+    let [first, behind @ ..] = head else { return true };
+    // Without an early end the compiler looks at sixteen pairs at once.
+    let paired = |all, (&byte, &next): (&u8, &u8)| all & ((byte == b'\r') == (next == b'\n'));
+    *first != b'\n' && head.last() != Some(&b'\r') && head.iter().zip(behind).fold(true, paired)
 }
 
 fn malformed(error: httparse::Error) -> Failure {

@@ -76,6 +76,9 @@ struct Inner<S> {
     write_by: Option<Instant>,
     /// Whom to wake when the turn of the next request may have come.
     reader: Option<Waker>,
+    /// How often all that hyper had was written.
+    flushes: u64,
+    flush_awaited: bool,
     end: Option<End>,
 }
 
@@ -136,7 +139,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             (Protocol::Http1, Side::Http1(Turn::default()))
         };
         let (stream, alarm, stall, reader) = (Some(stream), Alarm::default(), None, None);
-        let inner = Inner { stream, limits, side, held, deadline, alarm, stall, write_by: None, reader, end };
+        let (write_by, flushes, flush_awaited) = (None, 0, false);
+        let inner = Inner {
+            stream,
+            limits,
+            side,
+            held,
+            deadline,
+            alarm,
+            stall,
+            write_by,
+            reader,
+            flushes,
+            flush_awaited,
+            end,
+        };
         let inner = Rc::new(RefCell::new(inner));
         Ok(Some((protocol, GateIo(inner.clone()), Self(inner))))
     }
@@ -176,6 +193,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// nothing, so that the body cannot keep this deadline.
     pub fn set_deadline(&self, deadline: Option<Instant>) {
         self.0.borrow_mut().write_by = deadline;
+    }
+
+    /// How often everything that hyper held was written to the socket: what it got before the last time is there.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.0.borrow().flushes
+    }
+
+    /// Has the connection's task polled again once everything that hyper holds is written to the socket.
+    pub fn wake_when_flushed(&self) {
+        self.0.borrow_mut().flush_awaited = true;
     }
 
     /// The head that was refused, to be answered in [`finish`](Self::finish): hyper never saw it.
@@ -298,6 +326,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for GateIo<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         ready!(inner.stream()?.poll_flush(cx))?;
+        inner.flushes += 1;
+        if std::mem::take(&mut inner.flush_awaited) {
+            cx.waker().wake_by_ref();
+        }
         if let Side::Http1(turn) = &mut inner.side
             && turn.flushed()
         {

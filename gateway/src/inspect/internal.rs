@@ -8,15 +8,16 @@ use super::percent;
 /// Carries the model that the client asked for to header matches and to the engine.
 pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gateway-model-name");
 
-/// What the names of internal fields start with: X-Gateway-Model-Name and -Base-Model-Name, the endpoint hints,
-/// objectives, fairness ids and rewrites of the endpoint-picker protocol in both spellings, and our own.
-const INTERNAL: [&str; 4] = ["x-gateway-", "x-llm-d-", "x-penstock-", "x-slo-"];
+/// What the names of internal fields start with, behind their `x`: X-Gateway-Model-Name and -Base-Model-Name, the endpoint
+/// hints, objectives, fairness ids and rewrites of the endpoint-picker protocol in both spellings, and our own.
+const INTERNAL: [&str; 4] = ["-gateway-", "-llm-d-", "-penstock-", "-slo-"];
 
 /// Whether only the gateway may set this field. `X_Gateway_Model_Name` counts too: servers in the manner of
 /// WSGI and CGI fold `-` and `_` into one.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {
-    let name = name.as_bytes();
+    // Most names are none at their first letter.
+    let [b'x' | b'X', name @ ..] = name.as_bytes() else { return false };
     INTERNAL.iter().any(|prefix| {
         name.get(..prefix.len()).is_some_and(|start| {
             start.iter().zip(prefix.bytes()).all(|(&byte, expected)| {

@@ -23,6 +23,10 @@ impl Media {
         if lines.next().is_some() {
             return Err(Failure::new(Reason::HeadInvalid, "more than one Content-Type; send one"));
         }
+        // What nearly every client says.
+        if first.is_some_and(|value| value == "application/json") {
+            return Ok(Self::Json);
+        }
         let value = first.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = value.split(';').next().unwrap_or_default().trim();
         let Some((_, subtype)) = essence.split_once('/') else { return Ok(Self::Other) };
@@ -44,8 +48,8 @@ pub(super) fn unreadable(headers: &HeaderMap, media: Media) -> Option<&'static s
         return Some("bodies with a Content-Encoding are not accepted here; send it unencoded");
     }
     // JSON is UTF-8 (RFC 8259, section 8.1). In GBK or UTF-7 a reader that honours the label sees other quotes.
-    let labelled = headers.get(CONTENT_TYPE).is_some_and(|value| other_charset(value.as_bytes()));
-    (media == Media::Json && labelled)
+    let labelled = || headers.get(CONTENT_TYPE).is_some_and(|value| other_charset(value.as_bytes()));
+    (media == Media::Json && labelled())
         .then_some("JSON is UTF-8; send it so, without another charset in the Content-Type")
 }
 

@@ -41,7 +41,8 @@ pub struct Account {
     table: Table,
     rows: Rows,
     look: Look,
-    figures: Vec<Figures>,
+    /// Of each tracked endpoint that has a slot.
+    figures: Vec<Option<Figures>>,
     older: Older,
     messages: Option<Messages>,
     /// Last, because others may take the seat once it is given up.
@@ -114,10 +115,10 @@ impl Counts for Account {
             .into_iter()
             .zip(endpoints)
             .map(|(slot, address)| {
-                match old.iter().position(|of| of.address == *address && of.slot == slot) {
-                    Some(at) => old.swap_remove(at),
-                    None => Figures::new(*address, slot),
-                }
+                let slot = slot?;
+                let is_same = |of: &Figures| of.address == *address && of.slot == slot;
+                let before = old.iter_mut().find(|of| of.as_ref().is_some_and(is_same));
+                before.and_then(Option::take).or_else(|| Some(Figures::new(*address, slot)))
             })
             .collect();
         self.older = Older {
@@ -130,7 +131,7 @@ impl Counts for Account {
         Ok(())
     }
 
-    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()> {
+    fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()> {
         if let Some(messages) = &mut self.messages {
             messages.flush();
         }
@@ -146,7 +147,7 @@ impl Counts for Account {
         counts.clear();
         for (n, figures) in self.figures.iter_mut().enumerate() {
             let older = self.older.found.iter().filter(|found| found.endpoint == n);
-            counts.push(figures.take(&self.rows, &sights, older, number));
+            counts.push(figures.as_mut().map(|figures| figures.take(&self.rows, &sights, older, number)));
         }
         Ok(())
     }

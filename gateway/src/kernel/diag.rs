@@ -228,7 +228,7 @@ impl Counts for SockDiag {
         Ok(())
     }
 
-    fn read(&mut self, counts: &mut Vec<EndpointCounts>) -> io::Result<()> {
+    fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()> {
         if self.learned.is_none_or(|at| at.elapsed() >= LEARN) {
             self.index.learn(&mut self.diag)?;
             self.learned = Some(Instant::now());
@@ -251,7 +251,7 @@ impl Counts for SockDiag {
             let is_own = |socket: &Found| {
                 own.contains(&socket.cookie) || ends.contains(&(socket.remote, socket.local))
             };
-            counts.push(self.totals.entry(*address).or_default().take(sockets, is_own));
+            counts.push(Some(self.totals.entry(*address).or_default().take(sockets, is_own)));
         }
         Ok(())
     }

@@ -60,9 +60,17 @@ pub fn mark(socket: &impl AsFd) {
 /// # Errors
 /// When it cannot be made.
 pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    socket(address)?.connect(address).await
+}
+
+/// A socket of the gateway's own for an address, still to be connected.
+///
+/// # Errors
+/// When descriptors have run out.
+pub fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     mark(&socket);
-    socket.connect(address).await
+    Ok(socket)
 }
 
 pub(super) fn into_storage(map: OwnedFd, owner: u8) {

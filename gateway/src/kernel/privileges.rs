@@ -4,6 +4,8 @@
 //! and mappings that are open stay usable. The uid stays, so that pins, keys and manifests remain readable.
 
 use std::io;
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
@@ -12,6 +14,8 @@ use rustix::thread::{
 
 /// The one that stays: a listener on a port below 1024 may come with a reload.
 const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
+/// A thread that was joined is listed for a moment longer.
+const LEAVING_MS: u32 = 200;
 /// Stays where the kernel (before about 5.19, with unprivileged BPF off) wants it for every call of bpf(2), also for
 /// those on descriptors that are open.
 const FOR_MAPS: CapabilitySet = CapabilitySet::BPF;
@@ -56,11 +60,15 @@ pub fn explained(error: io::Error) -> io::Error {
 }
 
 fn alone() -> Result<(), String> {
-    let threads = std::fs::read_dir("/proc/self/task").map_err(|e| format!("/proc/self/task: {e}"))?.count();
-    if threads > 1 {
-        return Err(format!("{threads} threads run already, and each would keep its own"));
+    let mut threads = 0;
+    for _ in 0..LEAVING_MS {
+        threads = std::fs::read_dir("/proc/self/task").map_err(|e| format!("/proc/self/task: {e}"))?.count();
+        if threads <= 1 {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(1));
     }
-    Ok(())
+    Err(format!("{threads} threads run already, and each would keep its own"))
 }
 
 fn drop_but_needed(had: CapabilitySets, rehearse: impl FnMut() -> io::Result<()>) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! What this host and this process have of what the kernel half needs; `penstock doctor` prints it.
 //!
-//! Nothing is pinned, and nothing of others is changed: the programs are shown to the verifier, those beside the rungs are tried
-//! on sockets of our own, and all are dropped again.
+//! Nothing is pinned, and nothing of others is changed: the programs are shown to the verifier, those beside the rungs are
+//! tried on sockets of our own, splice in a network namespace of its own, and all are dropped again.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub struct Finding {
 /// Asks this host once for everything that a rung needs.
 #[must_use]
 pub fn probe() -> Vec<Finding> {
-    use super::Rung::{Account, SockDiag as Diag};
+    use super::Rung::{Account, Full, SockDiag as Diag};
     let finding = |rung, need, found| Finding { rung, need, found };
     vec![
         finding(Diag, "NETLINK_SOCK_DIAG", sock_diag()),
@@ -38,6 +38,7 @@ pub fn probe() -> Vec<Finding> {
         finding(Account, "the root of cgroup v2", cgroup()),
         finding(Account, "a BPF file system for the pins", bpffs()),
         finding(Account, "programs `account` (sock_ops) and `look` (iterator)", verified()),
+        finding(Full, "programs `bind` (sock_ops) and `splice` (sk_msg)", super::splice::verified()),
     ]
 }
 

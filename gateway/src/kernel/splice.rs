@@ -13,15 +13,18 @@ mod memory;
 mod programs;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-pub use penstock_common::splice::{GAP_BOUNDS_US, Reason};
-use penstock_common::splice::{GAP_BUCKETS, Mark, Report, Wish};
+pub use penstock_common::splice::{GAP_BOUNDS_US, GAP_BUCKETS, Reason, SLOTS};
+use penstock_common::splice::{Mark, Report, Wish};
 
 pub use self::conformance::{Outcome, conformance};
 use rustix::time::{ClockId, clock_gettime};
@@ -42,6 +45,8 @@ pub struct Splice {
     clients: OwnedFd,
     /// Slots that nobody has, the longest free first, and since when.
     free: Mutex<VecDeque<(u32, Option<Instant>)>>,
+    /// Of each slot; 0: nobody who asks for its voice.
+    owners: Box<[AtomicU64]>,
     /// Generations and arms; never 0, never twice.
     next: AtomicU64,
     tags: String,
@@ -96,6 +101,8 @@ pub struct Terms {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spliced {
     pub bytes: u64,
+    /// Those of them that are no payload.
+    pub framing: u64,
     pub writes: u32,
     pub events: u64,
     /// When the last one passed, as [`now_ns`] tells time.
@@ -121,8 +128,12 @@ impl Splice {
     /// # Errors
     /// When this host or this process cannot, with what is missing.
     pub fn load(place: &Place, slots: u32) -> Result<Arc<Self>, String> {
+        Self::load_at(&place.cgroup, slots)
+    }
+
+    fn load_at(cgroup: &Path, slots: u32) -> Result<Arc<Self>, String> {
         let mut ebpf = programs::load(slots)?;
-        programs::attach(&mut ebpf, place)?;
+        programs::attach(&mut ebpf, cgroup)?;
         let map = |name| programs::map(&ebpf, name);
         let text = |e: io::Error| e.to_string();
         let splice = Self {
@@ -131,6 +142,7 @@ impl Splice {
             marks: map("MARKS")?,
             clients: map("CLIENTS")?,
             free: Mutex::new((0..slots).map(|slot| (slot, None)).collect()),
+            owners: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             next: AtomicU64::new(1),
             tags: programs::tags(&mut ebpf)?,
             _ebpf: ebpf,
@@ -148,6 +160,30 @@ impl Splice {
     #[must_use]
     pub fn tags(&self) -> &str {
         &self.tags
+    }
+
+    /// Tells of each armed slot whose it is and when its last event passed: such an engine lives, although no byte of it
+    /// comes here.
+    pub fn voices(&self, mut tell: impl FnMut(u64, u64)) {
+        for (index, owner) in (0..).zip(&self.owners) {
+            let owner = owner.load(Relaxed);
+            if owner != 0
+                && let Some(last_ns) = self.slots.voice(index)
+            {
+                tell(owner, last_ns);
+            }
+        }
+    }
+
+    /// Makes the calls that are still to come, to no effect.
+    ///
+    /// # Errors
+    /// What the kernel says to them: a refusal where this thread's privileges do not do.
+    pub fn rehearse(self: &Arc<Self>) -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let socket = TcpStream::connect(listener.local_addr()?)?;
+        self.client(&socket)?;
+        self.slot(&socket).map(drop)
     }
 
     /// A slot for a socket that is about to connect to an engine; costs one system call. `None`: all are taken.
@@ -190,6 +226,15 @@ impl Splice {
 }
 
 impl Slot {
+    /// Says whose [`Splice::voices`] it is; any number but 0.
+    #[must_use]
+    pub fn owned_by(self, owner: u64) -> Self {
+        if let Some(cell) = self.splice.owners.get(self.index as usize) {
+            cell.store(owner, Relaxed);
+        }
+        self
+    }
+
     /// Whether the engine's end was found. Final a moment after the connection is made: before its first byte comes.
     #[must_use]
     pub fn binding(&self) -> Binding {
@@ -267,9 +312,27 @@ impl Slot {
     }
 }
 
+impl fmt::Debug for Splice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Splice").field("tags", &self.tags).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("index", &self.index)
+            .field("armed", &self.is_armed())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         self.stop();
+        if let Some(cell) = self.splice.owners.get(self.index as usize) {
+            cell.store(0, Relaxed);
+        }
         self.splice.slots.wish(self.index, &Wish::default());
         let mut free = self.splice.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.push_back((self.index, Some(Instant::now())));
@@ -283,6 +346,33 @@ pub fn now_ns() -> u64 {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
+/// Has the programs verified and this kernel tested, and drops them again.
+pub(super) fn verified() -> Result<String, String> {
+    let cgroup = Place::cgroup()?;
+    let splice = Splice::load_at(&cgroup, conformance::SLOTS)?;
+    match conformance::conformance(&splice, None) {
+        Outcome { failed: Some(why), .. } => Err(format!("this kernel fails the self-test: {why}")),
+        Outcome { took, notes, .. } => {
+            let took = took.unwrap_or_default().as_millis();
+            let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
+            Ok(format!("the verifier accepts them and this kernel passes the self-test, in {took} ms{notes}"))
+        }
+    }
+}
+
+/// A moment as the kernel half tells time.
+#[must_use]
+pub fn ns_of(at: Instant) -> u64 {
+    now_ns().saturating_sub(u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The other way round.
+#[must_use]
+pub fn instant_of(ns: u64) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(Duration::from_nanos(now_ns().saturating_sub(ns))).unwrap_or(now)
+}
+
 fn spliced(report: &Report, arm: u64) -> Spliced {
     if report.arm != arm {
         // Not even looked at: the engine wrote nothing, or not through its socket's own calls.
@@ -290,6 +380,7 @@ fn spliced(report: &Report, arm: u64) -> Spliced {
     }
     Spliced {
         bytes: report.passed,
+        framing: report.framing.into(),
         writes: report.writes,
         events: report.events,
         last_ns: report.last_ns,

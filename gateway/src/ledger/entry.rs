@@ -11,6 +11,7 @@ use http::Method;
 use super::gaps::Gaps;
 use super::{Ledger, Meter};
 use crate::failure::Reason;
+use crate::kernel::splice::{self, Spliced};
 use crate::snapshot::{Pool, Rule};
 
 /// Bytes kept of what a client chose freely, so that a full queue of log lines stays small.
@@ -48,6 +49,8 @@ pub struct Record {
     pub bytes_out: u64,
     pub streaming: bool,
     pub events: u64,
+    /// Those of them that went to the client without passing the relay.
+    pub spliced_events: u64,
     pub usage: Option<Usage>,
     pub(super) opened: SystemTime,
     pub(super) ttft: Option<Duration>,
@@ -109,9 +112,29 @@ impl Entry {
     pub fn event(&mut self, events: u64, now: Instant) {
         self.record.events += events;
         if self.gaps.record(events, now) {
-            self.meter.add_gaps(&self.gaps);
-            self.gaps.clear(now);
+            self.report_gaps(now);
         }
+    }
+
+    fn report_gaps(&mut self, now: Instant) {
+        self.meter.add_gaps(&self.gaps);
+        self.gaps.clear(now);
+    }
+
+    /// Events of a stream went to the client without passing the relay.
+    pub fn spliced(&mut self, spliced: &Spliced) {
+        self.record.events += spliced.events;
+        self.record.spliced_events += spliced.events;
+        self.record.bytes_out += spliced.bytes.saturating_sub(spliced.framing);
+        if self.gaps.merge(&spliced.gaps, spliced.gap_sum_us, splice::instant_of(spliced.last_ns)) {
+            self.report_gaps(Instant::now());
+        }
+    }
+
+    /// When the last event of a stream passed; `None` before the first.
+    #[must_use]
+    pub fn last_event(&self) -> Option<Instant> {
+        self.gaps.last()
     }
 
     /// The request ends by this reason. The first one stands: what follows from it (a client that leaves after a
@@ -182,6 +205,7 @@ impl Record {
             bytes_out: 0,
             streaming: false,
             events: 0,
+            spliced_events: 0,
             usage: None,
             opened,
             ttft: None,

@@ -35,6 +35,21 @@ impl Gaps {
         now.duration_since(self.reported) >= REPORT_EVERY
     }
 
+    /// Takes in gaps that were gathered elsewhere, up to the event at `last`. True when it is time to report.
+    pub(super) fn merge(&mut self, counts: &[u32; GAP_BUCKETS], sum_us: u64, last: Instant) -> bool {
+        for (count, more) in self.counts.iter_mut().zip(counts) {
+            *count = count.saturating_add(*more);
+        }
+        self.sum_us = self.sum_us.saturating_add(sum_us);
+        self.last = Some(last);
+        Instant::now().duration_since(self.reported) >= REPORT_EVERY
+    }
+
+    /// When the last event passed.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
     /// Forgets what has been reported.
     pub(super) fn clear(&mut self, now: Instant) {
         self.counts = [0; GAP_BUCKETS];

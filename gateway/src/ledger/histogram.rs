@@ -52,13 +52,9 @@ pub(super) static FIRST_BYTE_BOUNDS_US: [u64; 19] = [
 
 /// Bounds of the inter-token gap. A small model on a fast GPU makes a token in a millisecond, a reader's patience
 /// ends at a tenth of a second, a stalled stream shows above a second: OpenTelemetry's bounds for
-/// `gen_ai.server.time_per_output_token` thinned out, with three more below and one above.
-pub(super) static GAP_BOUNDS_US: [u64; GAP_BUCKETS - 1] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 150_000, 200_000, 500_000, 1_000_000,
-    2_500_000, 10_000_000,
-];
-/// One more than bounds: the last bucket is `+Inf`.
-pub(super) const GAP_BUCKETS: usize = 15;
+/// `gen_ai.server.time_per_output_token` thinned out, with three more below and one above. The kernel half counts gaps
+/// by the same ones.
+pub(super) use crate::kernel::splice::{GAP_BOUNDS_US, GAP_BUCKETS};
 
 /// The bucket of a value: the first whose bound is not below it.
 pub(super) fn bucket(bounds_us: &[u64], value_us: u64) -> usize {

@@ -65,6 +65,8 @@ fn append_outcome(line: &mut Vec<u8>, record: &Record) {
     key(line, if record.streaming { "true" } else { "false" });
     key(line, ",\"events\":");
     number(line, record.events);
+    key(line, ",\"spliced_events\":");
+    number(line, record.spliced_events);
     key(line, ",\"usage\":");
     option(line, record.usage, usage);
 }

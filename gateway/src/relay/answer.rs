@@ -186,8 +186,8 @@ impl Inner {
 
     fn end(&mut self, cut: bool) {
         let Some(mut entry) = self.entry.take() else { return };
-        if let Source::Engine(relay) = &self.source {
-            entry.usage = relay.usage();
+        if let Source::Engine(relay) = &mut self.source {
+            relay.settle(&mut entry);
         }
         if !self.is_end_stream() {
             self.source = Source::Cut;

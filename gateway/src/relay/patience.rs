@@ -33,6 +33,14 @@ impl Patience {
         self.last = Instant::now();
     }
 
+    /// The engine said something at this time; whether that is news.
+    pub(super) fn heard(&mut self, at: std::time::Instant) -> bool {
+        let at = Instant::from_std(at);
+        let news = at > self.last;
+        self.last = self.last.max(at);
+        news
+    }
+
     /// Ready when a bound is reached.
     pub(super) fn poll(&self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Failure> {
         let idle_at = self.last + self.limits.idle;

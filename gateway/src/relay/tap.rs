@@ -70,15 +70,23 @@ impl Tap {
         if self.passed == 0 && behind.is_empty() {
             self.head.extend_from_slice(for_head);
         } else {
-            if self.passed == 0 {
-                let head = mem::take(&mut self.head);
-                self.keep_tail(&head);
-                self.head = head;
-            }
+            self.outgrow_head();
             self.head.extend_from_slice(for_head);
             self.keep_tail(chunk);
         }
         self.events.as_mut().map_or(0, |events| events.pass(chunk))
+    }
+
+    /// Whole events have gone past unseen, of which these bytes were the last.
+    pub fn skip(&mut self, tail: &[u8]) {
+        self.outgrow_head();
+        self.keep_tail(tail);
+    }
+
+    /// Whether the next byte begins an event; never so in what is no stream of events.
+    #[must_use]
+    pub fn is_between_events(&self) -> bool {
+        self.events.as_ref().is_some_and(Events::is_between)
     }
 
     /// Events so far: blocks of lines with data. Comments, pings and the closing `[DONE]` are none.
@@ -97,6 +105,15 @@ impl Tap {
         let split = if self.tail.len() == TAIL_BYTES { self.tail_position() } else { 0 };
         let (newer, older) = self.tail.split_at(split);
         usage::find(&self.head, &[older, newer].concat())
+    }
+
+    /// From now on the ring is in use, and begins with what there was so far.
+    fn outgrow_head(&mut self) {
+        if self.passed == 0 {
+            let head = mem::take(&mut self.head);
+            self.keep_tail(&head);
+            self.head = head;
+        }
     }
 
     fn keep_tail(&mut self, chunk: &[u8]) {

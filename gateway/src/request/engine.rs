@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use tokio::time::{Instant, sleep_until};
 
 use super::Client;
@@ -13,11 +13,11 @@ use super::head::Outgoing;
 use crate::admit::RetryPermit;
 use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{Failure, Reason, request_timeout};
-use crate::forward::{Attempt, AttemptError, Seen, Terms, attempt};
-use crate::ledger::Entry;
+use crate::forward::{Attempt, AttemptError, Connection, Seen, Terms, attempt};
+use crate::ledger::{Entry, Unspliced};
 use crate::pick::Picker;
 use crate::relay::tap::{self, Tap};
-use crate::relay::{Begun, Limits, Relay};
+use crate::relay::{Begun, Limits, Relay, Splicing};
 use crate::route::Forward;
 use crate::snapshot::Traffic;
 use crate::upload::Upload;
@@ -29,23 +29,22 @@ const REFUSALS: usize = 8;
 pub(super) async fn try_endpoints(
     client: &Rc<Client>,
     head: &Outgoing,
-    upload: Upload,
+    upload: &Rc<RefCell<Upload>>,
     traffic: &Traffic,
     forward: &Forward<'_>,
     deadline: Option<Instant>,
     entry: &mut Entry,
 ) -> Result<Response<Relay>, Failure> {
-    let upload = Rc::new(RefCell::new(upload));
     let mut tries =
         Tries { client, traffic, deadline, tried: Vec::new(), failure: None, retries: 0, permit: None };
     loop {
         let mut lease = tries.pick(forward)?;
         entry.endpoint = Some(lease.endpoint().label.clone());
         entry.tries += 1;
-        let tried = tries.one(head, &upload, &mut lease, entry).await;
+        let tried = tries.one(head, upload, &mut lease, entry).await;
         entry.bytes_in = upload.borrow().received();
         let failed = match tried {
-            Ok(begun) if tries.may_repeat(&begun, &upload) => {
+            Ok(begun) if tries.may_repeat(&begun, upload) => {
                 let endpoint = lease.endpoint();
                 let status = begun.answer.status;
                 if declines(status) {
@@ -55,7 +54,7 @@ pub(super) async fn try_endpoints(
                 }
                 None
             }
-            Ok(begun) => return Ok(respond(begun, lease, client, traffic, deadline, entry)),
+            Ok(begun) => return Ok(tries.respond(begun, lease, head, entry)),
             Err(failed) => {
                 lease.endpoint().failed(failed.failure.reason);
                 Some(failed)
@@ -64,7 +63,7 @@ pub(super) async fn try_endpoints(
         tries.tried.push(lease.endpoint().clone());
         // Nothing is in flight while another try is waited for.
         drop(lease);
-        tries.again(failed, &upload).await?;
+        tries.again(failed, upload).await?;
     }
 }
 
@@ -158,6 +157,52 @@ impl Tries<'_> {
         Ok(())
     }
 
+    fn respond(&self, begun: Attempt, lease: Lease, head: &Outgoing, entry: &mut Entry) -> Response<Relay> {
+        let Attempt { answer, connection, .. } = begun;
+        let mut response = Response::new(());
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        let kind = tap::Kind::of(response.headers());
+        entry.streaming = kind == Some(tap::Kind::EventStream);
+        let declined = declines(answer.status);
+        if declined {
+            lease.endpoint().declined(answer.status);
+        }
+        // A try's own time runs to its last byte.
+        let attempt = begun.sent.zip(self.traffic.attempt_timeout).map(|(sent, limit)| sent + limit);
+        // What hyper frames as chunks too.
+        let by_chunks = head.version == Version::HTTP_11 && answer.framing.is_between_chunks();
+        let splicing = (entry.streaming && by_chunks).then(|| self.splicing(&connection, &lease)).flatten();
+        let begun = Begun {
+            connection,
+            framing: answer.framing,
+            // A refusal takes no prefill: its time says nothing of the engine's.
+            sent: begun.sent.filter(|_| answer.status.is_success()),
+            declined,
+            sending: begun.sending,
+            reusable: answer.reusable,
+            splicing,
+        };
+        let deadline = [self.deadline, attempt].into_iter().flatten().min();
+        let limits = Limits { idle: self.traffic.stream_idle_timeout, deadline };
+        let engines = self.client.worker.engines.clone();
+        let relay = Relay::new(begun, lease, engines, kind.map(Tap::new), limits);
+        response.map(|()| relay)
+    }
+
+    /// What it takes to splice the answer on this connection to the client, where it can be and shall.
+    fn splicing(&self, connection: &Connection, lease: &Lease) -> Option<Splicing> {
+        let shared = &self.client.worker.shared;
+        shared.splice.as_ref()?;
+        let known = match Splicing::obstacle(connection, lease.endpoint()) {
+            _ if !self.traffic.splice => Err(Unspliced::Off),
+            Some(obstacle) => Err(obstacle),
+            None => self.client.splice().ok_or(Unspliced::Client),
+        };
+        let known = known.inspect_err(|why| shared.ledger.splices().unspliced(*why)).ok()?;
+        Some(Splicing::new(self.client.gate.clone(), known, shared.ledger.clone()))
+    }
+
     fn take_permit(&mut self) -> bool {
         if self.retries >= self.traffic.retry.attempts {
             return false;
@@ -176,41 +221,6 @@ impl Tries<'_> {
             base.saturating_mul(1 << self.retries.saturating_sub(1).min(4)).min(base.saturating_mul(10));
         full.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
-}
-
-fn respond(
-    begun: Attempt,
-    lease: Lease,
-    client: &Rc<Client>,
-    traffic: &Traffic,
-    deadline: Option<Instant>,
-    entry: &mut Entry,
-) -> Response<Relay> {
-    let answer = begun.answer;
-    let mut response = Response::new(());
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers;
-    let kind = tap::Kind::of(response.headers());
-    entry.streaming = kind == Some(tap::Kind::EventStream);
-    let declined = declines(answer.status);
-    if declined {
-        lease.endpoint().declined(answer.status);
-    }
-    // A try's own time runs to its last byte.
-    let attempt = begun.sent.zip(traffic.attempt_timeout).map(|(sent, limit)| sent + limit);
-    let begun = Begun {
-        connection: begun.connection,
-        framing: answer.framing,
-        // A refusal takes no prefill: its time says nothing of the engine's.
-        sent: begun.sent.filter(|_| answer.status.is_success()),
-        declined,
-        sending: begun.sending,
-        reusable: answer.reusable,
-    };
-    let deadline = [deadline, attempt].into_iter().flatten().min();
-    let limits = Limits { idle: traffic.stream_idle_timeout, deadline };
-    let relay = Relay::new(begun, lease, client.worker.engines.clone(), kind.map(Tap::new), limits);
-    response.map(|()| relay)
 }
 
 /// Whether the answer says that the engine cannot serve now, whatever it is asked.

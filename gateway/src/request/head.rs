@@ -1,11 +1,12 @@
 //! Heads on their way: the request's as an engine gets it, the response's as the client gets it.
 
+use std::mem;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
 
 use super::{Client, Served};
 use crate::endpoint::{Address, Endpoint};
@@ -24,6 +25,8 @@ const REQUEST_ID_MAX: usize = 256;
 /// A request ready to be sent, as often as it takes.
 pub(super) struct Outgoing {
     pub(super) method: Method,
+    /// Of the client's request.
+    pub(super) version: Version,
     uri: Uri,
     host: HeaderValue,
     headers: HeaderMap,
@@ -35,7 +38,7 @@ impl Outgoing {
     /// Applies what the gateway owes the engine, then the filters of the rule and of the destination.
     pub(super) fn new(
         client: &Rc<Client>,
-        mut parts: Parts,
+        parts: &mut Parts,
         client_host: &HeaderValue,
         request_id: &HeaderValue,
         model: Option<&str>,
@@ -56,8 +59,11 @@ impl Outgoing {
         {
             owed.insert(&mut parts.headers);
         }
-        filters::on_request(&mut parts, matched, forward.destination)?;
-        Ok(Self { host: host(&parts), uri: parts.uri, method: parts.method, headers: parts.headers, owed })
+        filters::on_request(parts, matched, forward.destination)?;
+        let host = host(parts);
+        let Parts { method, version, uri, headers, .. } = parts;
+        let (method, uri, headers) = (mem::take(method), mem::take(uri), mem::take(headers));
+        Ok(Self { method, version: *version, uri, host, headers, owed })
     }
 
     /// The bytes of the head for a body of this length. An HTTP/1.0 client may have named no host; HTTP/1.1 must.
@@ -98,7 +104,7 @@ pub(super) fn describe(response: &mut Response<Served>, request_id: &HeaderValue
 /// An answer of our own to HEAD has the length of its body, and no body (RFC 9110 section 9.3.2).
 pub(super) fn without_body(response: &mut Response<Served>) {
     if let Served::Own(body) = response.body_mut() {
-        let length = std::mem::take(body).len();
+        let length = mem::take(body).len();
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }

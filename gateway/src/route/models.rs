@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Asked, Routes, choose, exact_model, matches};
 use crate::endpoint::Endpoint;
 use crate::failure::{Dialect, Failure, Reason};
-use crate::inspect::decoded;
+use crate::inspect::{self, decoded};
 use crate::snapshot::Match;
 
 const LIST: &str = "/v1/models";
@@ -25,8 +25,9 @@ const PROBE: &str = "/v1/chat/completions";
 
 /// Answers a request for the models; `None` where it is none, or where a rule names its path.
 #[must_use]
-pub fn answer(routes: &Routes, parts: &Parts, dialect: Dialect) -> Option<Result<Response<Bytes>, Failure>> {
+pub fn answer(routes: &Routes, parts: &Parts) -> Option<Result<Response<Bytes>, Failure>> {
     let wanted = wanted(&parts.method, parts.uri.path())?;
+    let dialect = inspect::dialect(parts);
     let asked = Asked::new(parts, None);
     if routes.find(&asked).is_ok_and(|matched| !matches::path_holds(&matched.path, "/")) {
         return None;
@@ -173,7 +174,11 @@ mod tests {
     }
 
     fn ask(table: &Table, path: &str, dialect: Dialect) -> Option<Result<Value, Reason>> {
-        let answer = answer(&table.all()[0], &get(path), dialect)?;
+        let mut parts = get(path);
+        if dialect == Dialect::Anthropic {
+            parts.headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+        }
+        let answer = answer(&table.all()[0], &parts)?;
         Some(match answer {
             Ok(response) => Ok(serde_json::from_slice(response.body()).unwrap()),
             Err(failure) => Err(failure.reason),
@@ -310,6 +315,6 @@ mod tests {
         }
         let mut post = get("/v1/models");
         post.method = Method::POST;
-        assert!(answer(&table.all()[0], &post, Dialect::OpenAi).is_none());
+        assert!(answer(&table.all()[0], &post).is_none());
     }
 }

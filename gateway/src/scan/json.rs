@@ -7,6 +7,7 @@
 
 mod step;
 mod sweep;
+mod view;
 
 use self::step::State;
 use super::nested::Nested;
@@ -112,14 +113,17 @@ impl JsonScanner {
     #[inline(always)]
     fn read<S: Simd>(&mut self, simd: S, chunk: &[u8]) -> Result<(), Fault> {
         // The state lives in a register while the chunk lasts.
-        let mut state = self.state;
-        let mut at = 0;
+        let (mut state, mut at) = match (self.state, chunk) {
+            (State::Start, [b'{', ..]) => (State::FirstKey, 1),
+            (state, _) => (state, 0),
+        };
         while let Some(&byte) = chunk.get(at) {
-            (state, at) = match state {
-                State::FirstKey | State::NextKey => self.members(simd, chunk, state, at)?,
-                State::Start if byte == b'{' => (State::FirstKey, at + 1),
-                State::Nested => self.skip(simd, chunk, at)?,
-                _ => (self.step(state, byte, self.offset + at as u64)?, at + 1),
+            (state, at) = if matches!(state, State::FirstKey | State::NextKey) {
+                self.members(simd, chunk, state, at)?
+            } else if matches!(state, State::Nested) {
+                self.skip(simd, chunk, at)?
+            } else {
+                (self.step(state, byte, self.offset + at as u64)?, at + 1)
             };
         }
         self.state = state;

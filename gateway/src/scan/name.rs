@@ -14,17 +14,30 @@ pub struct Name {
 /// Makes the whole 64 bytes.
 const SHORT: usize = 47;
 
+impl Default for Name {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { long: None, short: [0; SHORT], length: 0 }
+    }
+}
+
 impl Name {
     /// `name` must be valid UTF-8.
-    #[inline(always)]
     pub(super) fn new(name: &[u8]) -> Self {
-        let mut short = [0; SHORT];
-        match short.get_mut(..name.len()) {
+        let mut new = Self::default();
+        new.set(name);
+        new
+    }
+
+    /// Makes an empty name this one, which must be valid UTF-8.
+    #[inline(always)]
+    pub(super) fn set(&mut self, name: &[u8]) {
+        match self.short.get_mut(..name.len()) {
             Some(place) => {
                 place.copy_from_slice(name);
-                Self { long: None, short, length: name.len() as u8 }
+                self.length = name.len() as u8;
             }
-            None => Self { long: Some(name.into()), short, length: 0 },
+            None => self.long = Some(name.into()),
         }
     }
 }
@@ -71,11 +84,10 @@ pub(super) fn check(decoded: &[u8]) -> Result<Name, ScanErrorKind> {
     Ok(Name::new(decoded))
 }
 
-/// [`check`] for printable ASCII; `None` where the name is not usable.
+/// [`check`] for printable ASCII that fits.
 #[inline(always)]
-pub(super) fn plain(text: &[u8]) -> Option<Name> {
-    let ([b' ', ..] | [.., b' '] | []) = text else { return Some(Name::new(text)) };
-    None
+pub(super) fn is_plain(text: &[u8]) -> bool {
+    !matches!(text, [b' ', ..] | [.., b' '] | [])
 }
 
 /// Whether some reader takes the key for `model` though it is spelled in other letter case.

@@ -68,17 +68,6 @@ impl Nested {
         }
     }
 
-    /// Begins a value at `at` and skips it, if it ends within a block. None: it does not, or is at fault.
-    #[inline(always)]
-    pub(super) fn skip_short<S: Simd>(simd: S, chunk: &[u8], at: usize) -> Option<usize> {
-        let (first, rest) = chunk.get(at..)?.split_first()?;
-        let (block, length, _) = blocks::next(simd, chunk, rest)?;
-        let mut value = Self::begin(*first);
-        let Step::End(bit) = value.one_block(simd, block, length) else { return None };
-        let last = rest.get(bit as usize)?;
-        is_pair(*first, *last).then_some(at + bit as usize + 2)
-    }
-
     /// Reads on from `at`. Some: the value ends before that byte. None: it goes on after the chunk.
     #[inline(always)]
     pub(super) fn skip<S: Simd>(&mut self, simd: S, chunk: &[u8], at: usize) -> Result<Option<usize>, Fault> {
@@ -93,6 +82,8 @@ impl Nested {
     /// Reads to the value's end or the chunk's. Gives what the last block did, and the bytes from its start on.
     #[inline(always)]
     fn skip_brackets<'a, S: Simd>(&mut self, simd: S, chunk: &[u8], mut rest: &'a [u8]) -> (Step, &'a [u8]) {
+        // Whether the last stride had no quote: a text of two strides is likely to be long.
+        let mut quoteless = false;
         while self.depth < DEPTH_MAX - STRIDE as u32
             && let Some((bytes, more)) = rest.split_first_chunk::<STRIDE>()
         {
@@ -114,7 +105,8 @@ impl Nested {
                 return (step, &rest[BLOCK..]);
             }
             rest = more;
-            if quotes_one | quotes_two == 0 {
+            let was_quoteless = std::mem::replace(&mut quoteless, quotes_one | quotes_two == 0);
+            if quoteless && was_quoteless {
                 let Self { inside, escapes, .. } = *self;
                 Passed { rest, escapes: self.escapes } = simd.enter(PassQuoteless { inside, escapes, rest });
             }
@@ -164,6 +156,17 @@ impl Nested {
     }
 }
 
+/// The bracket that closes the value whose opening one is just below the bits of `behind`, if the block holds it.
+/// `quotes` are those that no backslash escapes, the first of which begins a string. `None` also where the value is at
+/// fault.
+#[inline(always)]
+pub(super) fn closing<S: Simd>(simd: S, block: S::Block, quotes: u64, behind: u64) -> Option<u32> {
+    let seen = behind & !simd.prefix_xor(quotes);
+    let Outside { opens, closes } = simd.outside(block);
+    let (opens, closes) = (opens & seen, closes & seen);
+    if opens & closes != 0 { None } else { end(1, opens, closes) }
+}
+
 /// Takes a block that may hold an error; gives the depth behind it.
 #[cold]
 #[inline(never)]
@@ -186,7 +189,8 @@ fn byte_by_byte(mut depth: u32, opens: u64, closes: u64) -> (u32, Step) {
     (depth, Step::GoOn)
 }
 
-fn is_pair(first: u8, last: u8) -> bool {
+#[inline(always)]
+pub(super) fn is_pair(first: u8, last: u8) -> bool {
     // `[` and `]`, `{` and `}` lie two apart in ASCII.
     last == first.wrapping_add(2)
 }

@@ -39,8 +39,8 @@ macro_rules! proven_functions {
         }
 
         #[inline(always)]
-        fn stops(self, block: Self::Block) -> u64 {
-            proven!(stops(block))
+        fn odd(self, block: Self::Block) -> u64 {
+            proven!(odd(block))
         }
 
         #[inline(always)]
@@ -103,8 +103,8 @@ pub(super) trait Simd: Copy {
 
     fn outside(self, block: Self::Block) -> Outside;
 
-    /// Where text is not plain: `"`, `\`, control characters of ASCII and all that is not ASCII.
-    fn stops(self, block: Self::Block) -> u64;
+    /// Where text is not plain: `\`, control characters of ASCII and all that is not ASCII.
+    fn odd(self, block: Self::Block) -> u64;
 
     /// Whether none of the bytes is `"` or `\`.
     fn is_text(self, bytes: &[u8; STRIDE]) -> bool;

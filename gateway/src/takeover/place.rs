@@ -12,13 +12,17 @@ use tokio::net::UnixListener;
 
 /// Where the gateway with this admin address is found.
 pub(super) fn of(admin: SocketAddr) -> io::Result<PathBuf> {
-    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let folder = folder(variable("RUNTIME_DIRECTORY"), geteuid().is_root(), variable("XDG_RUNTIME_DIR"));
-    folder.map(|folder| folder.join(format!("{admin}.sock"))).ok_or_else(|| {
+    own_folder().map(|folder| folder.join(format!("{admin}.sock"))).ok_or_else(|| {
         let why = "there is no folder for its socket: set RuntimeDirectory=penstock in the unit, or \
                    RUNTIME_DIRECTORY to a folder that only this user can write";
         io::Error::new(io::ErrorKind::NotFound, why)
     })
+}
+
+/// The folder for what ends with the boot, or before; it may still have to be made.
+pub fn own_folder() -> Option<PathBuf> {
+    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    folder(variable("RUNTIME_DIRECTORY"), geteuid().is_root(), variable("XDG_RUNTIME_DIR"))
 }
 
 /// [`of`], with its folder made where it is missing.

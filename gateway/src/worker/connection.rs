@@ -1,6 +1,6 @@
 //! One client connection: the gate in front, hyper behind it, and an orderly end.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -42,6 +42,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         forwarded_for: forwarded_for(peer.ip()),
         local,
         reset: Cell::new(false),
+        spliced: OnceCell::new(),
     });
     let service = service_fn(|request| {
         let client = client.clone();

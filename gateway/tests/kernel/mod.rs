@@ -43,10 +43,11 @@ pub(crate) fn place() -> Place {
     Place { pins: found.pins.with_file_name(name), ..found }
 }
 
+/// Of endpoints that all have room to be counted.
 pub(crate) fn counts(source: &mut dyn Counts) -> Vec<EndpointCounts> {
     let mut counts = Vec::new();
     source.read(&mut counts).expect("read");
-    counts
+    counts.into_iter().map(|counts| counts.expect("counted")).collect()
 }
 
 /// Reads until `good` or two seconds have passed; the last counts either way.

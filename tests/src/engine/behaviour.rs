@@ -46,6 +46,8 @@ pub enum Behaviour {
     Big(usize),
     /// An answer without an end, as fast as it is read.
     Endless,
+    /// These writes are the answer, with a pause behind most of them.
+    Writes(Vec<Vec<u8>>, Then),
     /// These bytes are the answer.
     Raw(Vec<u8>, Then),
 }

@@ -103,6 +103,15 @@ impl Turn<'_> {
                 self.plain(200, "application/octet-stream", &pattern(length), &seen).await
             }
             Behaviour::Endless => self.endless().await,
+            Behaviour::Writes(writes, then) => {
+                for write in writes {
+                    self.socket.write_all(&write).await?;
+                    if fastrand::u8(0..3) > 0 {
+                        sleep(Duration::from_micros(fastrand::u64(0..2_000))).await;
+                    }
+                }
+                Ok(then)
+            }
             Behaviour::Raw(bytes, then) => {
                 self.socket.write_all(&bytes).await?;
                 Ok(then)

@@ -24,7 +24,7 @@ pub(super) enum From {
 impl From {
     fn command(self, kernel: Kernel) -> Command {
         match self {
-            Self::Running(before) if kernel == Kernel::Account => {
+            Self::Running(before) if kernel.pins() => {
                 let (mounts, network) =
                     (format!("--mount=/proc/{before}/ns/mnt"), format!("--net=/proc/{before}/ns/net"));
                 with_input(wrapped(&["nsenter", &network, &mounts], &kernel.bare()), Stdio::null())

@@ -24,6 +24,7 @@ mod retry;
 mod routing;
 mod slow_readers;
 mod smuggling;
+mod splicing;
 mod stalls;
 mod status_table;
 mod steering;

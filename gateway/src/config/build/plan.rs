@@ -75,7 +75,10 @@ pub(super) fn plan(
                 matches: rule.matches.clone(),
                 filters: rule.filters.clone(),
                 destinations: destinations.clone(),
-                traffic: policies.traffic(bound, route, rule).resolve(),
+                traffic: Traffic {
+                    splice: route.meta.splice.unwrap_or(true),
+                    ..policies.traffic(bound, route, rule).resolve()
+                },
             });
         }
     }

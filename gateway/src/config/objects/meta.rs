@@ -9,6 +9,9 @@ use crate::config::report::Place;
 use crate::config::units;
 use crate::snapshot::ObjectName;
 
+/// `auto` or `off`: the one setting of Penstock's own.
+const SPLICE: &str = "penstock.dev/splice";
+
 pub(crate) type Labels = BTreeMap<Box<str>, Box<str>>;
 
 /// Pairs that labels must all hold; without any it selects nothing.
@@ -20,6 +23,8 @@ pub(crate) struct Meta {
     pub(crate) labels: Labels,
     /// `creationTimestamp`; sorts by age as text.
     created: Option<Box<str>>,
+    /// Whether answers may be spliced, where an HTTPRoute says it.
+    pub(crate) splice: Option<bool>,
     pub(crate) place: Place,
 }
 
@@ -28,7 +33,7 @@ impl Meta {
         let place = top.place();
         let Some(fields) = top.require("metadata").and_then(|field| field.fields()) else {
             let name = ObjectName { namespace: "default".into(), name: "".into() };
-            return Self { name, labels: Labels::new(), created: None, place };
+            return Self { name, labels: Labels::new(), created: None, splice: None, place };
         };
         let name = fields.required_string("name");
         if !name.is_empty() && !units::is_subdomain(name) {
@@ -48,8 +53,8 @@ impl Meta {
             shaped.then(|| text.into())
         });
         let labels = fields.get("labels").map(|field| field.pairs()).unwrap_or_default();
+        let splice = fields.fields("annotations").and_then(|annotations| splice(&annotations, kind));
         fields.skip(&[
-            "annotations",
             "deletionGracePeriodSeconds",
             "deletionTimestamp",
             "finalizers",
@@ -62,7 +67,7 @@ impl Meta {
             "uid",
         ]);
         let name = ObjectName { namespace: Arc::from(namespace), name: Arc::from(name) };
-        Self { name, labels: labels.into_iter().collect(), created, place }
+        Self { name, labels: labels.into_iter().collect(), created, splice, place }
     }
 
     /// The name as people write it.
@@ -77,4 +82,13 @@ impl Meta {
     pub(crate) fn age(&self) -> (bool, &Option<Box<str>>, &ObjectName) {
         (self.created.is_none(), &self.created, &self.name)
     }
+}
+
+fn splice(annotations: &Fields<'_>, kind: Kind) -> Option<bool> {
+    annotations.skip_rest();
+    let field = annotations.get(SPLICE)?;
+    if kind != Kind::HttpRoute {
+        field.warning("only an HTTPRoute says this; here it has no effect");
+    }
+    field.choice(&[("auto", true), ("off", false)])
 }

@@ -5,7 +5,7 @@ use http::request::Parts;
 
 use super::{Special, check_method, invalid, may_have_body, target};
 use crate::failure::{Failure, Reason};
-use crate::gate::fields::Seen;
+use crate::gate::fields::{Seen, check_line};
 use crate::gate::{MAX_FIELDS, MAX_H2_FIELDS};
 
 /// Checks the head of an HTTP/2 request; `has_body`: its HEADERS did not end the stream. That the body is as long
@@ -82,8 +82,10 @@ fn check_fields(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
         if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
             return Err("a field value begins or ends with white space");
         }
-        seen.take(name, value)?;
-        special.take(name, value)?;
+        if let Some(ruled) = check_line(name, value)? {
+            seen.take(ruled, value)?;
+            special.take(ruled, value)?;
+        }
     }
     Ok(seen.length)
 }

@@ -32,15 +32,18 @@ pub(super) fn check_path(target: &[u8]) -> Result<(), &'static str> {
     if path.first() != Some(&b'/') {
         return Err("the path does not begin with a slash");
     }
-    check_escapes(path)?;
-    check_escapes(query)?;
+    let escaped = memchr::memchr(b'%', target).is_some();
+    if escaped {
+        check_escapes(path)?;
+        check_escapes(query)?;
+    }
     if !path.iter().copied().all(is_path_byte) {
         return Err("the path holds a character that must be percent-encoded");
     }
     if !query.iter().all(|&byte| is_path_byte(byte) || matches!(byte, b'?' | b'[' | b']' | b'|')) {
         return Err("the query holds a character that must be percent-encoded");
     }
-    if memchr::memmem::find(path, b"%00").is_some() {
+    if escaped && memchr::memmem::find(path, b"%00").is_some() {
         return Err("the path holds an encoded NUL");
     }
     // An engine that resolves them reads another path than the routes matched.

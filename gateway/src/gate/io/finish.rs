@@ -53,6 +53,11 @@ impl Gate<TcpStream> {
         self.0.borrow().is_gone()
     }
 
+    /// The client's socket; `None` once the connection is finished.
+    pub fn with_socket<T>(&self, f: impl FnOnce(&TcpStream) -> T) -> Option<T> {
+        self.0.borrow().stream.as_ref().map(f)
+    }
+
     /// Resets the connection instead: for a response that broke off where its end would look whole, because it is
     /// framed by the end of the connection.
     pub fn reset(&self) {

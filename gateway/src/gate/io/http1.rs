@@ -3,13 +3,20 @@
 //! hyper must never see a byte behind the message it works on: with surplus bytes in its buffer it no longer
 //! notices that the client left.
 
+use std::sync::LazyLock;
+
 use bytes::{Buf, BytesMut};
+use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 use penstock_common::framing::{Framing, FramingError, Piece, is_token};
 
 use crate::failure::{Dialect, Failure, Reason};
 use crate::gate::MAX_HEAD_BYTES;
 use crate::gate::head::{check_request, check_request_line, invalid, too_large};
+
+/// Of a head.
+const END: &[u8; 4] = b"\r\n\r\n";
+static FIND_END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(END));
 
 /// Whose turn it is on a connection: the next head's, or the message's that hyper works on.
 #[derive(Debug, Default)]
@@ -85,13 +92,12 @@ impl Turn {
         });
         match whole {
             Ok(Some(head)) => {
-                self.released = head.consumed;
-                self.phase = Phase::Message(Message {
-                    framing: head.framing,
-                    left: head.length.unwrap_or(0),
-                    answered: false,
-                    flushed: false,
-                });
+                let (framing, left) = (head.framing, head.length.unwrap_or(0));
+                let mut message = Message { framing, left, answered: false, flushed: false };
+                // What is here of the body goes with its head, which saves hyper a read; a body that breaks its framing
+                // is refused when it is its turn.
+                self.released = head.consumed + message.walk(&held[head.consumed..]).unwrap_or(0);
+                self.phase = Phase::Message(message);
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -115,14 +121,14 @@ impl Wait {
         if !is_token(first) {
             return Err(invalid("the request does not begin with a method"));
         }
+        let from = self.scanned.saturating_sub(END.len() - 1);
+        if let Some(at) = FIND_END.find(&held[from..]) {
+            let end = from + at + END.len();
+            return if end <= MAX_HEAD_BYTES { Ok(Some(end)) } else { Err(too_large()) };
+        }
         for at in memchr_iter(b'\n', &held[self.scanned..]) {
-            let line = &held[..self.scanned + at];
-            let Some(line) = line.strip_suffix(b"\r") else {
+            if !held[..self.scanned + at].ends_with(b"\r") {
                 return Err(invalid("a line of the head does not end in CRLF"));
-            };
-            if line.ends_with(b"\r\n") {
-                let end = line.len() + 2;
-                return if end <= MAX_HEAD_BYTES { Ok(Some(end)) } else { Err(too_large()) };
             }
         }
         // A head that is here whole is checked whole.

@@ -17,8 +17,8 @@ pub(super) struct Table {
     /// This gateway's bit in `Entry::wanted_by`.
     bit: u32,
     netns: u64,
-    /// The slots of what `track` was told last, in its order.
-    slots: Vec<u32>,
+    /// The slots of what `track` was told last, in its order; `None`: all are taken.
+    slots: Vec<Option<u32>>,
 }
 
 impl Table {
@@ -34,8 +34,9 @@ impl Table {
         Ok(table)
     }
 
-    /// Has these addresses counted, and no others as far as this gateway goes; answers with their slots.
-    pub(super) fn track(&mut self, endpoints: &[SocketAddr], rows: &Rows) -> io::Result<Vec<u32>> {
+    /// Has these addresses counted, as far as there are slots, and no others as far as this gateway goes; answers with
+    /// their slots.
+    pub(super) fn track(&mut self, endpoints: &[SocketAddr], rows: &Rows) -> io::Result<Vec<Option<u32>>> {
         let keys: Vec<Key> = endpoints.iter().map(|address| self.key(address)).collect();
         let wanted: HashSet<Key> = keys.iter().copied().collect();
         let mut entries: HashMap<Key, Entry> = self.entries()?.into_iter().collect();
@@ -56,15 +57,17 @@ impl Table {
         let mut used: HashSet<u32> = entries.values().map(|entry| entry.slot).collect();
         let mut slots = Vec::with_capacity(keys.len());
         for key in keys {
-            let mut entry = match entries.get(&key) {
-                Some(entry) => *entry,
-                None => Entry { slot: free(&used, rows)?, wanted_by: 0 },
+            let known = entries.get(&key).copied();
+            let Some(mut entry) = known.or_else(|| Some(Entry { slot: free(&used, rows)?, wanted_by: 0 }))
+            else {
+                slots.push(None);
+                continue;
             };
             entry.wanted_by |= self.bit;
             self.put(key, entry)?;
             entries.insert(key, entry);
             used.insert(entry.slot);
-            slots.push(entry.slot);
+            slots.push(Some(entry.slot));
         }
         self.slots.clone_from(&slots);
         Ok(slots)
@@ -74,7 +77,9 @@ impl Table {
     pub(super) fn listen_anywhere(&mut self, ports: &[(u16, usize)]) -> io::Result<()> {
         let wanted: HashMap<Key, u32> = ports
             .iter()
-            .filter_map(|(port, endpoint)| Some((Key::any(*port, self.netns), *self.slots.get(*endpoint)?)))
+            .filter_map(|(port, endpoint)| {
+                Some((Key::any(*port, self.netns), (*self.slots.get(*endpoint)?)?))
+            })
             .collect();
         let entries: HashMap<Key, Entry> = self.entries()?.into_iter().collect();
         for (key, entry) in &entries {
@@ -140,16 +145,14 @@ fn of_kernel(error: MapError) -> io::Error {
 }
 
 /// A slot that no address has and no open connection is booked to; its rows start from nothing.
-fn free(used: &HashSet<u32>, rows: &Rows) -> io::Result<u32> {
-    let slot = (0..ENDPOINTS as u32)
-        .find(|slot| !used.contains(slot) && is_quiet(*slot, rows))
-        .ok_or_else(|| io::Error::other(format!("the programs count at most {ENDPOINTS} endpoints")))?;
+fn free(used: &HashSet<u32>, rows: &Rows) -> Option<u32> {
+    let slot = (0..ENDPOINTS as u32).find(|slot| !used.contains(slot) && is_quiet(*slot, rows))?;
     for cpu in 0..rows.cpus() {
         for (side, owner) in places() {
             rows.clear(row(cpu, slot, side as u8, owner));
         }
     }
-    Ok(slot)
+    Some(slot)
 }
 
 fn is_quiet(slot: u32, rows: &Rows) -> bool {

@@ -15,6 +15,9 @@ use crate::kernel::sys::from_bytes;
 const WORDS: usize = size_of::<Slot>() / 8;
 const REPORT: usize = std::mem::offset_of!(Slot, report) / 8;
 const REPORT_WORDS: usize = size_of::<Report>() / 8;
+const ARM: usize = std::mem::offset_of!(Report, arm) / 8;
+const LAST: usize = std::mem::offset_of!(Report, last_ns) / 8;
+const PASSED: usize = std::mem::offset_of!(Report, passed) / 8;
 const TAILS_AT: usize = std::mem::offset_of!(Slot, tails) / 8;
 
 /// Words of an array map, shared with the kernel half.
@@ -89,6 +92,13 @@ impl Slots {
             word.copy_from_slice(&self.word(slot, REPORT + n).load(Acquire).to_ne_bytes());
         }
         from_bytes(&bytes).unwrap_or_default()
+    }
+
+    /// When the last event passed, where the slot is armed and something did.
+    pub(super) fn voice(&self, slot: u32) -> Option<u64> {
+        let arm = self.word(slot, 0).load(Relaxed);
+        let report = |n| self.word(slot, REPORT + n).load(Relaxed);
+        (arm != 0 && report(ARM) == arm && report(PASSED) != 0).then(|| report(LAST))
     }
 
     /// Appends what is kept of the last writes, the oldest first.

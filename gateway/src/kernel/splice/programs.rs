@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{MapData, SockHash};
 use aya::programs::{CgroupAttachMode, SkMsg, SockOps};
 
-use crate::kernel::account::Place;
 use crate::kernel::object::{self, Types, full, map_data};
 
 pub(super) const PROGRAMS: [&str; 2] = ["bind", "splice"];
@@ -34,15 +34,15 @@ pub(super) fn load(slots: u32) -> Result<Ebpf, String> {
 }
 
 /// Attaches the program that redirects before the one that puts sockets in its reach.
-pub(super) fn attach(ebpf: &mut Ebpf, place: &Place) -> Result<(), String> {
+pub(super) fn attach(ebpf: &mut Ebpf, cgroup: &Path) -> Result<(), String> {
     let engines = object::map(ebpf, "ENGINES")?;
     let engines: SockHash<&MapData, u64> = engines.try_into().map_err(|e| full("ENGINES", &e))?;
     let engines = engines.fd().try_clone().map_err(|e| full("ENGINES", &e))?;
     splice(ebpf)?.attach(&engines).map_err(|e| full("cannot attach the program `splice`", &e))?;
-    let cgroup = File::open(&place.cgroup).map_err(|e| format!("{}: {e}", place.cgroup.display()))?;
+    let root = File::open(cgroup).map_err(|e| format!("{}: {e}", cgroup.display()))?;
     bind(ebpf)?
-        .attach(&cgroup, CgroupAttachMode::Single)
-        .map_err(|e| full(&format!("cannot attach to {}", place.cgroup.display()), &e))?;
+        .attach(&root, CgroupAttachMode::Single)
+        .map_err(|e| full(&format!("cannot attach to {}", cgroup.display()), &e))?;
     Ok(())
 }
 

@@ -33,6 +33,11 @@ impl Events {
         self.count
     }
 
+    /// Whether the last line was blank, and nothing came since.
+    pub(super) fn is_between(&self) -> bool {
+        self.length == 0 && self.block == Block::Empty
+    }
+
     /// Returns how many events the chunk completed.
     pub(super) fn pass(&mut self, chunk: &[u8]) -> u64 {
         let before = self.count;

@@ -88,7 +88,7 @@ impl JsonScanner {
     fn end_key(&mut self) -> Result<State, Fault> {
         let text = std::mem::take(&mut self.text);
         // One that is too long to be kept means nothing here.
-        self.classify(text.decoded().unwrap_or_default())?;
+        self.classify(text.decoded().unwrap_or_default(), self.start)?;
         // Its memory serves the next one.
         self.text = text;
         Ok(State::Colon)

@@ -3,9 +3,10 @@
 //! Where one is not, the sweep stops before the part that is cut or rare and says what `step` has to go on with.
 
 use super::step::{Literal, State};
+use super::view::View;
 use super::{Fault, JsonScanner, Key, ModelValue, Nested, Number, ScanErrorKind};
-use crate::scan::simd::{BLOCK, Simd};
-use crate::scan::{blocks, name};
+use crate::scan::name::{self, Name};
+use crate::scan::simd::Simd;
 
 impl JsonScanner {
     /// Reads members from before a key on, as many as lie whole in the chunk and are plain. Gives the place where it
@@ -18,31 +19,35 @@ impl JsonScanner {
         mut state: State,
         mut at: usize,
     ) -> Result<(State, usize), Fault> {
+        let mut view = View::none();
         loop {
-            at = space(chunk, at);
-            match chunk.get(at) {
+            let byte;
+            (at, byte) = token(chunk, at);
+            match byte {
                 None => return Ok((state, at)),
                 Some(b'"') => {}
                 Some(b'}') if matches!(state, State::FirstKey) => return Ok((State::End, at + 1)),
                 Some(_) => return Err((ScanErrorKind::Syntax, self.offset + at as u64)),
             }
-            self.start = self.offset + at as u64;
-            let Some(key) = word(simd, chunk, at + 1) else {
+            let start = self.offset + at as u64;
+            let Some(key) = view.word(simd, chunk, at) else {
+                self.start = start;
                 self.text.begin();
                 return Ok((State::Key, at + 1));
             };
-            self.classify(key)?;
-            at = space(chunk, at + key.len() + 2);
-            if chunk.get(at) != Some(&b':') {
-                return Ok((State::Colon, at));
+            self.classify(key, start)?;
+            let (colon, byte) = token(chunk, at + key.len() + 2);
+            if byte != Some(b':') {
+                return Ok((State::Colon, colon));
             }
-            at = space(chunk, at + 1);
-            (state, at) = self.value(simd, chunk, at)?;
+            let (first, byte) = token(chunk, colon + 1);
+            (state, at) = self.value(simd, &mut view, chunk, first, byte)?;
             if !matches!(state, State::Comma) {
                 return Ok((state, at));
             }
-            at = space(chunk, at);
-            (state, at) = match chunk.get(at) {
+            let byte;
+            (at, byte) = token(chunk, at);
+            (state, at) = match byte {
                 Some(b',') => (State::NextKey, at + 1),
                 Some(b'}') => return Ok((State::End, at + 1)),
                 _ => return Ok((State::Comma, at)),
@@ -50,27 +55,28 @@ impl JsonScanner {
         }
     }
 
-    /// Reads a value from its first byte on: to behind its end, or not at all, or to where the chunk cuts it.
+    /// Reads the value that begins with `first` at `at`: to behind its end, or not at all, or to where the chunk cuts
+    /// it. Without a first byte the chunk ends there.
     #[inline(always)]
-    fn value<S: Simd>(&mut self, simd: S, chunk: &[u8], at: usize) -> Result<(State, usize), Fault> {
-        let end = match chunk.get(at) {
-            Some(b'"') if self.key == Key::Model => self.plain_model(simd, chunk, at),
+    fn value<S: Simd>(
+        &mut self,
+        simd: S,
+        view: &mut View<S>,
+        chunk: &[u8],
+        at: usize,
+        first: Option<u8>,
+    ) -> Result<(State, usize), Fault> {
+        let end = match first {
+            Some(b'"') if self.key == Key::Model => self.plain_model(simd, view, chunk, at),
             _ if self.key == Key::Model => None,
-            Some(&first @ (b'[' | b'{')) => match Nested::skip_short(simd, chunk, at) {
+            Some(first @ (b'"' | b'[' | b'{')) => match view.skip(simd, chunk, at, first) {
                 Some(end) => Some(end),
                 None => {
                     self.nested = Nested::begin(first);
                     return self.skip(simd, chunk, at + 1);
                 }
             },
-            Some(b'"') => match word(simd, chunk, at + 1) {
-                Some(word) => Some(at + word.len() + 2),
-                None => {
-                    self.nested = Nested::begin(b'"');
-                    return self.skip(simd, chunk, at + 1);
-                }
-            },
-            Some(&first @ (b't' | b'f' | b'n')) => self.whole_literal(Literal::of(first), chunk, at),
+            Some(first @ (b't' | b'f' | b'n')) => self.whole_literal(Literal::of(first), chunk, at),
             Some(b'-' | b'0'..=b'9') => self.whole_number(chunk, at),
             _ => None,
         };
@@ -94,11 +100,21 @@ impl JsonScanner {
 
     /// Reads a model of ASCII without escapes, whose opening quote is at `at`. `None` where it is not that simple.
     #[inline(always)]
-    fn plain_model<S: Simd>(&mut self, simd: S, chunk: &[u8], at: usize) -> Option<usize> {
-        let word = word(simd, chunk, at + 1)?;
-        let name = name::plain(word)?;
+    fn plain_model<S: Simd>(
+        &mut self,
+        simd: S,
+        view: &mut View<S>,
+        chunk: &[u8],
+        at: usize,
+    ) -> Option<usize> {
+        let word = view.word(simd, chunk, at)?;
+        if !name::is_plain(word) {
+            return None;
+        }
         let start = self.offset + at as u64 + 1;
-        self.model = Some(ModelValue { name, span: start..start + word.len() as u64 });
+        let span = start..start + word.len() as u64;
+        // The name is written where it stays.
+        self.model.insert(ModelValue { name: Name::default(), span }).name.set(word);
         Some(at + word.len() + 2)
     }
 
@@ -137,13 +153,13 @@ impl JsonScanner {
         None
     }
 
-    /// Takes note of the key that has just ended. Facts of an earlier equal key are void from here on.
+    /// Takes note of the key that has just ended and began at body offset `start`. Facts of an earlier equal key are void from here on.
     #[inline(always)]
-    pub(super) fn classify(&mut self, key: &[u8]) -> Result<(), Fault> {
+    pub(super) fn classify(&mut self, key: &[u8], start: u64) -> Result<(), Fault> {
         // Comparing slices is a word or two; a match on patterns would go byte by byte.
         self.key = if key == b"model" {
             if self.model.is_some() {
-                return Err((ScanErrorKind::ModelTwice, self.start));
+                return Err((ScanErrorKind::ModelTwice, start));
             }
             Key::Model
         } else if key == b"stream" {
@@ -153,7 +169,7 @@ impl JsonScanner {
             self.facts.max_tokens = None;
             Key::MaxTokens
         } else if name::is_case_variant(key) {
-            return Err((ScanErrorKind::ModelCase, self.start));
+            return Err((ScanErrorKind::ModelCase, start));
         } else {
             Key::Other
         };
@@ -161,29 +177,19 @@ impl JsonScanner {
     }
 }
 
-/// The string behind a quote, if it ends within a block and is plain: printable ASCII without escapes.
+/// The next byte from `at` on that is not white space, if the chunk holds one, and where it is.
 #[inline(always)]
-fn word<S: Simd>(simd: S, chunk: &[u8], at: usize) -> Option<&[u8]> {
-    let rest = chunk.get(at..)?;
-    let (block, length, _) = blocks::next(simd, chunk, rest)?;
-    let stops = simd.stops(block) >> (BLOCK - length);
-    let length = stops.trailing_zeros() as usize;
-    (rest.get(length) == Some(&b'"')).then(|| &rest[..length])
-}
-
-/// Where white space ends. Most bodies have none.
-#[inline(always)]
-fn space(chunk: &[u8], at: usize) -> usize {
+fn token(chunk: &[u8], at: usize) -> (usize, Option<u8>) {
     match chunk.get(at) {
-        Some(..=b' ') => past_space(chunk, at),
-        _ => at,
+        Some(&byte @ b'!'..) => (at, Some(byte)),
+        _ => past_space(chunk, at),
     }
 }
 
 #[inline(never)]
-fn past_space(chunk: &[u8], mut at: usize) -> usize {
+fn past_space(chunk: &[u8], mut at: usize) -> (usize, Option<u8>) {
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = chunk.get(at) {
         at += 1;
     }
-    at
+    (at, chunk.get(at).copied())
 }

@@ -96,8 +96,14 @@ fn outside((low, high): Block) -> Outside {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn stops((low, high): Block) -> u64 {
-    mask((stop(low), stop(high)))
+fn odd((low, high): Block) -> u64 {
+    let odd = |bytes| {
+        // Signed, and one higher: DEL and bytes that are not ASCII lie below zero, or are zero.
+        let higher = _mm256_add_epi8(bytes, _mm256_set1_epi8(1));
+        let control = _mm256_cmpgt_epi8(_mm256_set1_epi8(0x21), higher);
+        _mm256_or_si256(control, _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'\\'.cast_signed())))
+    };
+    mask((odd(low), odd(high)))
 }
 
 #[inline]
@@ -153,15 +159,6 @@ fn marks(bytes: __m256i) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn structure(bytes: __m256i) -> __m256i {
     _mm256_or_si256(marks(bytes), _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'"'.cast_signed())))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn stop(bytes: __m256i) -> __m256i {
-    // Signed: bytes that are not ASCII lie below zero.
-    let control = _mm256_cmpgt_epi8(_mm256_set1_epi8(0x20), bytes);
-    let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
-    _mm256_or_si256(_mm256_or_si256(control, delete), text_end(bytes))
 }
 
 #[inline]

@@ -73,10 +73,10 @@ fn outside(block: __m512i) -> Outside {
 
 #[inline]
 #[target_feature(enable = "avx512bw")]
-fn stops(block: __m512i) -> u64 {
-    // Signed: bytes that are not ASCII lie below zero.
-    let control = _mm512_cmplt_epi8_mask(block, _mm512_set1_epi8(0x20));
-    control | eq(block, 0x7f) | text_ends(block)
+fn odd(block: __m512i) -> u64 {
+    // Signed, and one higher: DEL and bytes that are not ASCII lie below zero, or are zero.
+    let higher = _mm512_add_epi8(block, _mm512_set1_epi8(1));
+    _mm512_cmplt_epi8_mask(higher, _mm512_set1_epi8(0x21)) | eq(block, b'\\')
 }
 
 #[inline]

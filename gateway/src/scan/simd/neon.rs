@@ -86,8 +86,13 @@ fn outside([a, b, c, d]: Block) -> Outside {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn stops([a, b, c, d]: Block) -> u64 {
-    mask([stop(a), stop(b), stop(c), stop(d)])
+fn odd([a, b, c, d]: Block) -> u64 {
+    let odd = |bytes| {
+        // Printable ASCII is the 95 bytes from space on.
+        let control = vcgeq_u8(vsubq_u8(bytes, vdupq_n_u8(b' ')), vdupq_n_u8(95));
+        vorrq_u8(control, is(bytes, b'\\'))
+    };
+    mask([odd(a), odd(b), odd(c), odd(d)])
 }
 
 #[inline]
@@ -113,14 +118,6 @@ fn marks(bytes: uint8x16_t) -> uint8x16_t {
     let low = vqtbl1q_u8(part(&table::LOW), vandq_u8(bytes, vdupq_n_u8(15)));
     let high = vqtbl1q_u8(part(&table::HIGH), vshrq_n_u8(bytes, 4));
     vqtbl1q_u8(part(&table::KIND), vandq_u8(low, high))
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn stop(bytes: uint8x16_t) -> uint8x16_t {
-    let control = vcltq_u8(bytes, vdupq_n_u8(0x20));
-    let high = vcgeq_u8(bytes, vdupq_n_u8(0x7f));
-    vorrq_u8(vorrq_u8(control, high), text_end(bytes))
 }
 
 #[inline]

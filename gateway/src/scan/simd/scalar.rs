@@ -44,9 +44,9 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn stops(self, block: Self::Block) -> u64 {
+    fn odd(self, block: Self::Block) -> u64 {
         let control = mask(block, |word| zeros(word & eight(0xe0)) | zeros(word ^ eight(0x7f)) | word);
-        control | self.eq(block, b'"') | self.eq(block, b'\\')
+        control | self.eq(block, b'\\')
     }
 
     #[inline(always)]

@@ -82,8 +82,13 @@ fn outside([a, b, c, d]: Block) -> Outside {
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn stops([a, b, c, d]: Block) -> u64 {
-    mask([stop(a), stop(b), stop(c), stop(d)])
+fn odd([a, b, c, d]: Block) -> u64 {
+    let odd = |bytes| {
+        // Signed, and one higher: DEL and bytes that are not ASCII lie below zero, or are zero.
+        let higher = _mm_add_epi8(bytes, _mm_set1_epi8(1));
+        or(_mm_cmplt_epi8(higher, _mm_set1_epi8(0x21)), is(bytes, b'\\'))
+    };
+    mask([odd(a), odd(b), odd(c), odd(d)])
 }
 
 #[inline]
@@ -129,14 +134,6 @@ fn plain(bytes: __m128i) -> __m128i {
     let marks = or(within(bytes, b'+', b'.'), within(bytes, b'0', b':'));
     let lines = or(within(bytes, b'\t', b'\n'), is(bytes, b'\r'));
     or(or(marks, lines), or(within(lower(bytes), b'a', b'z'), is(bytes, b' ')))
-}
-
-#[inline]
-#[target_feature(enable = "sse2")]
-fn stop(bytes: __m128i) -> __m128i {
-    // Signed: bytes that are not ASCII lie below zero.
-    let control = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
-    or(or(control, is(bytes, 0x7f)), text_end(bytes))
 }
 
 #[inline]

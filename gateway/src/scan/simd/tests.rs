@@ -7,7 +7,7 @@ use super::*;
 struct Seen {
     quotes: u64,
     outside: Outside,
-    stops: u64,
+    odd: u64,
     is_text: bool,
     is_plain: bool,
     prefix_xor: u64,
@@ -27,7 +27,7 @@ impl Task for See<'_> {
         Seen {
             quotes,
             outside: simd.outside(block),
-            stops: simd.stops(block),
+            odd: simd.odd(block),
             is_text: simd.is_text(self.0),
             is_plain: simd.is_plain(self.0),
             prefix_xor: simd.prefix_xor(quotes),
@@ -53,7 +53,7 @@ fn plainly(bytes: &[u8; STRIDE]) -> Seen {
             opens: mask(&|b| b == b'[' || b == b'{' || is_stray(b)),
             closes: mask(&|b| b == b']' || b == b'}' || is_stray(b)),
         },
-        stops: mask(&|b| b == b'"' || b == b'\\' || !(0x20..0x7f).contains(&b)),
+        odd: mask(&|b| b == b'\\' || !(0x20..0x7f).contains(&b)),
         is_text: !bytes.iter().any(|b| *b == b'"' || *b == b'\\'),
         is_plain: bytes.iter().all(|b| table::is_plain(*b)),
         prefix_xor: (0..64).fold(0, |mask, i| mask | u64::from((quotes << (63 - i)).count_ones() & 1) << i),
