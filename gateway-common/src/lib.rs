@@ -7,5 +7,6 @@
 
 pub mod account;
 pub mod framing;
+pub mod intercept;
 pub mod splice;
 pub mod steer;

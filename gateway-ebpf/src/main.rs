@@ -6,6 +6,7 @@
 #![allow(internal_features, reason = "as above")]
 
 mod account;
+mod intercept;
 mod ops;
 mod splice;
 mod steer;

@@ -19,7 +19,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
 use self::control::Control;
 use self::counting::Counting;
-use self::ports::Ports;
+use self::ports::{Ports, Virtual};
 use self::probes::Probes;
 use self::succession::{Admin, Serving};
 use crate::admin::{self, AdminState, Status};
@@ -29,7 +29,7 @@ use crate::kernel::{self, privileges};
 use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
 use crate::listener::Inherited;
-use crate::takeover::{self, Offer};
+use crate::takeover::{self, Offer, Predecessor};
 use crate::worker::{self, Shared};
 
 /// How often changed files are looked for.
@@ -57,7 +57,8 @@ pub struct Host {
 pub fn prepare(options: &cli::Run) -> anyhow::Result<Host> {
     let passed = limits::passed_sockets();
     let memory = takeover::folder().unwrap_or_else(|| "/run/penstock".into());
-    let mut stand = kernel::stand(options.kernel, &memory).map_err(anyhow::Error::msg)?;
+    let mut stand =
+        kernel::stand(options.kernel, &memory, options.intercept_scope()).map_err(anyhow::Error::msg)?;
     privileges::drop_all(|| stand.rehearse()).map_err(anyhow::Error::msg)?;
     let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
     Ok(Host { stand, connections, passed })
@@ -123,8 +124,12 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     // First, because from the first socket that is published on, an error would cost clients their connections.
     let admin = Admin::bind(options.admin, &inherited)
         .with_context(|| format!("cannot serve the admin port on {} (--admin)", options.admin))?;
-    let mut ports = Ports::new(workers.iter().map(|worker| worker.commands.clone()).collect(), inherited);
+    let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
+    let mut ports = Ports::new(commands, inherited, Virtual::new(stand.intercept));
+    ports.spare(predecessor.as_ref().and_then(Predecessor::process));
     control.publish_first(&mut ports).await?;
+    let intercept = ports.intercepts();
+    status.set_program("intercept", intercept.clone());
     warn_of(&ports);
 
     let snapshot = control.published().snapshot.clone();
@@ -149,10 +154,11 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
             };
             status.set_program("steer", steered.clone());
             eprintln!(
-                "penstock ready: listeners=[{}] admin={admin_address} rung={rung} ({}) steer={}",
+                "penstock ready: listeners=[{}] admin={admin_address} rung={rung} ({}) steer={} intercept={}",
                 gateway.ports.describe(),
                 stand.why,
-                steered.map_or_else(|why| format!("off ({why})"), |()| "on".into()),
+                on_or_off(steered),
+                on_or_off(intercept),
             );
             gateway.until_stopped().await
         }
@@ -168,12 +174,16 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
 
 fn warn_of(ports: &Ports) {
     // Without authentication, who can reach a listener can use the engines.
-    for address in ports.addresses().filter(|address| !address.ip().is_loopback()) {
+    for address in ports.public() {
         tracing::warn!(%address, "other hosts can reach this listener, and nothing asks them who they are");
     }
     for address in ports.unused() {
         tracing::warn!(%address, "a socket was passed (LISTEN_FDS) that is no Gateway listener's; nobody serves it");
     }
+}
+
+fn on_or_off(works: Result<(), String>) -> String {
+    works.map_or_else(|why| format!("off ({why})"), |()| "on".into())
 }
 
 /// One task for each worker, done when the worker has ended.
@@ -226,12 +236,13 @@ impl Gateway {
                 },
                 _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
                 successor = succession::asked(self.offer.as_ref()) => {
+                    ports.spare(successor.process());
                     let sockets = ports.sockets().chain(self.admin.sockets());
                     // Nothing is reloaded meanwhile: what is given must stay what there is.
                     let taken = signals.unless_stopped(succession::give(successor, sockets)).await;
                     match taken {
                         None => return ExitCode::SUCCESS,
-                        Some(None) => {}
+                        Some(None) => ports.spare(None),
                         Some(Some(taken)) => {
                             self.let_go(taken).await;
                             return ExitCode::SUCCESS;

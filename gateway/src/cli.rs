@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config;
 use crate::kernel::Wanted;
+use crate::kernel::intercept::{self, Scope};
 
 /// The gateway in front of your GPUs: routes OpenAI-style requests to pools of engines by the model in their body.
 #[derive(Debug, Parser)]
@@ -89,6 +90,40 @@ pub struct Run {
     /// How much of the kernel half to use
     #[arg(long, value_enum, env = "PENSTOCK_KERNEL", default_value_t)]
     pub kernel: Wanted,
+
+    /// Serve Gateway addresses that this host has not, as a cluster's Service IP: what its processes connect to there comes
+    /// here. Those of all of them, or of a cgroup as /proc/PID/cgroup names it
+    #[arg(
+        long,
+        value_name = "CGROUP",
+        env = "PENSTOCK_INTERCEPT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "/",
+        value_parser = intercept::cgroup
+    )]
+    pub intercept: Option<String>,
+
+    /// Cgroups whose processes --intercept leaves alone, as those of engines that dial such an address themselves; may be
+    /// repeated
+    #[arg(
+        long,
+        value_name = "CGROUP",
+        env = "PENSTOCK_INTERCEPT_EXCEPT",
+        value_delimiter = ',',
+        requires = "intercept",
+        value_parser = intercept::cgroup
+    )]
+    pub intercept_except: Vec<String>,
+}
+
+impl Run {
+    /// Whose connects are to be intercepted; `None`: nobody's.
+    #[must_use]
+    pub fn intercept_scope(&self) -> Option<Scope> {
+        let within = self.intercept.clone()?;
+        Some(Scope { within: Some(within), except: self.intercept_except.clone() })
+    }
 }
 
 #[derive(Debug, Args)]

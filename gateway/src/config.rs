@@ -39,11 +39,12 @@ impl Config {
         &self.report
     }
 
-    /// Host names that the endpoints need resolved, sorted.
+    /// Host names that endpoints and Gateways need resolved, sorted.
     #[must_use]
     pub fn hostnames(&self) -> Vec<Box<str>> {
-        let names = self.objects.backends.iter().flat_map(|backend| backend.spec.hostnames());
-        let names: BTreeSet<Box<str>> = names.map(Into::into).collect();
+        let of_endpoints = self.objects.backends.iter().flat_map(|backend| backend.spec.hostnames());
+        let of_gateways = self.objects.gateways.iter().flat_map(|gateway| gateway.spec.hostnames());
+        let names: BTreeSet<Box<str>> = of_endpoints.chain(of_gateways).map(Into::into).collect();
         names.into_iter().collect()
     }
 }

@@ -6,6 +6,7 @@
 pub mod account;
 mod btf;
 pub mod diag;
+pub mod intercept;
 mod messages;
 mod object;
 pub mod own;
@@ -26,6 +27,7 @@ use penstock_common::account::{BUSY_WINDOW_NS, Ip, mapped};
 
 use account::Account;
 use diag::SockDiag;
+use intercept::{Intercept, Scope};
 use splice::Splice;
 use steer::Steer;
 pub use sys::passed;
@@ -90,6 +92,8 @@ pub struct Stand {
     pub steer: Result<Steer, String>,
     /// On the rung [`Rung::Full`], else why not.
     pub splice: Result<Arc<Splice>, String>,
+    /// What sends connects to virtual addresses here, or why nothing does.
+    pub intercept: Result<Intercept, String>,
 }
 
 /// What one endpoint has, as the kernel knows it. Totals never fall.
@@ -192,7 +196,14 @@ pub trait Counts: Send {
 impl Stand {
     fn new(rung: Rung, why: String, source: Option<Box<dyn Counts>>) -> Self {
         let not_tried = || "not tried".to_owned();
-        Self { rung, why, source, steer: Err(not_tried()), splice: Err(not_tried()) }
+        Self {
+            rung,
+            why,
+            source,
+            steer: Err(not_tried()),
+            splice: Err(not_tried()),
+            intercept: Err(not_tried()),
+        }
     }
 
     /// Takes the rung above [`Rung::Account`], or says why it stays.
@@ -214,16 +225,17 @@ impl Stand {
     pub fn rehearse(&mut self) -> io::Result<()> {
         self.source.as_mut().map_or(Ok(()), |source| source.rehearse())?;
         self.splice.as_ref().map_or(Ok(()), Splice::rehearse)?;
-        self.steer.as_mut().map_or(Ok(()), Steer::prove)
+        self.steer.as_mut().map_or(Ok(()), Steer::prove)?;
+        self.intercept.as_mut().map_or(Ok(()), Intercept::rehearse)
     }
 }
 
-/// Takes the highest rung within what is wanted. Call it before [`privileges::drop_all`]. `memory` is a folder that ends
-/// with the boot, where a self-test that went well is remembered.
+/// Takes the highest rung within what is wanted; `intercept`: whose connects are to be intercepted. Call it before
+/// [`privileges::drop_all`]. `memory` is a folder that ends with the boot, where a self-test that went well is remembered.
 ///
 /// # Errors
 /// When a rung is demanded that this build or host does not have.
-pub fn stand(wanted: Wanted, memory: &Path) -> Result<Stand, String> {
+pub fn stand(wanted: Wanted, memory: &Path, intercept: Option<Scope>) -> Result<Stand, String> {
     let userspace = |why: &str| Stand::new(Rung::Userspace, why.into(), None);
     let mut stand = match wanted {
         Wanted::Off => Ok(userspace("asked for by --kernel off")),
@@ -238,9 +250,14 @@ pub fn stand(wanted: Wanted, memory: &Path) -> Result<Stand, String> {
             .or_else(|why| sock_diag(format!("no accounting programs: {why}")))
             .unwrap_or_else(|why| userspace(&why))),
     }?;
-    stand.steer = match wanted {
-        Wanted::Off | Wanted::SockDiag => Err("--kernel asks for no programs".into()),
-        Wanted::Auto | Wanted::Account | Wanted::Full => Steer::load(),
+    let programs = match wanted {
+        Wanted::Off | Wanted::SockDiag => Err("--kernel asks for no programs".to_owned()),
+        Wanted::Auto | Wanted::Account | Wanted::Full => Ok(()),
+    };
+    stand.steer = programs.clone().and_then(|()| Steer::load());
+    stand.intercept = match intercept {
+        Some(scope) => programs.and_then(|()| Intercept::load(scope)),
+        None => Err("no --intercept".into()),
     };
     Ok(stand)
 }
@@ -286,7 +303,7 @@ mod tests {
 
     #[test]
     fn off_is_always_to_be_had() {
-        let stand = stand(Wanted::Off, Path::new("/nowhere")).unwrap();
+        let stand = stand(Wanted::Off, Path::new("/nowhere"), None).unwrap();
         assert_eq!(
             (stand.rung, stand.source.is_none(), stand.splice.is_err()),
             (Rung::Userspace, true, true)

@@ -235,6 +235,14 @@ pub struct Retry {
     pub backoff: Duration,
 }
 
+impl Retry {
+    /// Whether the policy asks for another try where an engine has had the request.
+    #[must_use]
+    pub fn repeats_what_was_sent(&self) -> bool {
+        self.on_reset || !self.on_status.is_empty()
+    }
+}
+
 impl Default for Retry {
     fn default() -> Self {
         Self { attempts: 2, on_reset: false, on_status: Vec::new(), backoff: Duration::from_millis(25) }

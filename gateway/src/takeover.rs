@@ -7,7 +7,7 @@
 //! ```text
 //! successor                     running gateway
 //! penstock takeover 1 ──────▶
-//!                     ◀──────  S+socket S+socket … A   all of them
+//!                     ◀──────  S+socket S+socket … A   all of them; before one that stands in for a virtual address, V ADDRESS
 //! serve ADDRESS …     ──────▶                          which of them it serves
 //!                     ◀──────  D                       no longer accepts there: done
 //! ```
@@ -40,6 +40,14 @@ const LINE_MAX: u64 = 256 << 10;
 /// Sockets that one gateway gives: more than all workers have of all listeners.
 const SOCKETS_MAX: usize = 64 << 10;
 
+/// A listening socket that changes hands.
+#[derive(Debug)]
+pub struct Given<S> {
+    pub socket: S,
+    /// The virtual address that it stands in for; `None`: it is there for its own.
+    pub stands_for: Option<SocketAddr>,
+}
+
 /// The running gateway's readiness to be taken over.
 #[derive(Debug)]
 pub struct Offer {
@@ -54,6 +62,11 @@ pub struct Successor(BufReader<UnixStream>);
 /// The running gateway, as its successor sees it.
 #[derive(Debug)]
 pub struct Predecessor(UnixStream);
+
+/// The process at the other end.
+fn process(stream: &UnixStream) -> Option<u32> {
+    stream.peer_cred().ok()?.pid()?.try_into().ok()
+}
 
 /// What came of a predecessor that was told to let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,18 +118,30 @@ impl Offer {
 }
 
 impl Successor {
+    /// Its process, by the number that it has for this one.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        process(self.0.get_ref())
+    }
+
     /// Gives a copy of each socket.
     ///
     /// # Errors
     /// When it speaks another language, or leaves.
-    pub async fn give<'a>(&mut self, sockets: impl IntoIterator<Item = BorrowedFd<'a>>) -> io::Result<()> {
+    pub async fn give<'a>(
+        &mut self,
+        sockets: impl IntoIterator<Item = Given<BorrowedFd<'a>>>,
+    ) -> io::Result<()> {
         let greeting = self.line().await?;
         if greeting != wire::GREETING {
             return Err(io::Error::other(format!(
                 "it speaks another version of this protocol: {greeting:?}"
             )));
         }
-        for socket in sockets {
+        for Given { socket, stands_for } in sockets {
+            if let Some(address) = stands_for {
+                wire::send_address(self.0.get_ref(), address).await?;
+            }
             wire::send(self.0.get_ref(), wire::SOCKET, Some(socket)).await?;
         }
         wire::send(self.0.get_ref(), wire::ALL, None).await
@@ -159,11 +184,17 @@ impl Successor {
 }
 
 impl Predecessor {
+    /// As [`Successor::process`].
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        process(&self.0)
+    }
+
     /// The gateway that serves this admin address, with all of its sockets; `None` where there is none.
     ///
     /// # Errors
     /// When it is another user's, or does not give its sockets.
-    pub async fn ask(admin: SocketAddr) -> io::Result<Option<(Self, Vec<OwnedFd>)>> {
+    pub async fn ask(admin: SocketAddr) -> io::Result<Option<(Self, Vec<Given<OwnedFd>>)>> {
         let path = place::of(admin)?;
         let mut stream = match UnixStream::connect(&path).await {
             Ok(stream) => stream,
@@ -208,12 +239,15 @@ impl Predecessor {
     }
 }
 
-async fn take_all(stream: &mut UnixStream) -> io::Result<Vec<OwnedFd>> {
+async fn take_all(stream: &mut UnixStream) -> io::Result<Vec<Given<OwnedFd>>> {
     stream.write_all(format!("{}\n", wire::GREETING).as_bytes()).await?;
-    let mut sockets = Vec::new();
+    let (mut sockets, mut stands_for) = (Vec::new(), None);
     loop {
         match wire::receive(stream).await? {
-            Some((wire::SOCKET, Some(socket))) if sockets.len() < SOCKETS_MAX => sockets.push(socket),
+            Some((wire::STANDS_FOR, None)) => stands_for = Some(wire::receive_address(stream).await?),
+            Some((wire::SOCKET, Some(socket))) if sockets.len() < SOCKETS_MAX => {
+                sockets.push(Given { socket, stands_for: stands_for.take() });
+            }
             Some((wire::ALL, None)) => return Ok(sockets),
             Some(_) => return Err(io::Error::other("it does not give its sockets")),
             None => {

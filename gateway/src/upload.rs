@@ -57,6 +57,8 @@ pub struct Upload {
     /// Has gone out, kept for another try; empty when there cannot be one.
     sent: Row,
     sent_bytes: u64,
+    /// Up to how many bytes sent are kept.
+    replay_limit: u64,
 }
 
 /// How the engine is told where the body ends.
@@ -90,6 +92,7 @@ impl Upload {
             held: budget.hold(),
             sent: Row::default(),
             sent_bytes: 0,
+            replay_limit: REPLAY_LIMIT,
         }
     }
 
@@ -180,7 +183,7 @@ impl Upload {
     /// Whether another try could send the same bytes again.
     #[must_use]
     pub fn is_replayable(&self) -> bool {
-        self.sent_bytes <= REPLAY_LIMIT
+        self.sent_bytes <= self.replay_limit
     }
 
     /// Whether the body may outgrow what is kept for another try.
@@ -190,6 +193,11 @@ impl Upload {
             Length::Known(length) => length > REPLAY_LIMIT,
             Length::Chunked => true,
         }
+    }
+
+    /// Nothing sent is kept from now on: a long body then passes through one buffer that stays warm.
+    pub fn forgo_replay(&mut self) {
+        self.replay_limit = 0;
     }
 
     /// Takes everything sent back for another try; false where it is no longer there.
@@ -298,14 +306,12 @@ impl Upload {
     }
 
     fn keep_for_replay(&mut self, chunk: &Bytes) {
-        let before = self.sent_bytes;
         self.sent_bytes += chunk.len() as u64;
         if self.is_replayable() {
             self.sent.push(chunk.clone());
         } else {
-            let kept = if before <= REPLAY_LIMIT { before } else { 0 };
-            self.held.release(kept + chunk.len() as u64);
-            self.sent = Row::default();
+            let kept = std::mem::take(&mut self.sent);
+            self.held.release((kept.bytes() + chunk.len()) as u64);
         }
     }
 

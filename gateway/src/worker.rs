@@ -58,7 +58,8 @@ pub enum Phase {
 
 /// What the control side asks of a worker.
 pub enum Command {
-    Listen(TcpListener),
+    /// Under this address, which is the socket's own or one that it stands in for.
+    Listen(SocketAddr, TcpListener),
     /// Serve what is queued on this address, then stop listening there; its connections end with the answer that
     /// they wait for.
     Close(SocketAddr, InUse),

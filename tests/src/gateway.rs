@@ -3,7 +3,7 @@
 mod starting;
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -56,6 +56,18 @@ impl Gateway {
         let port = free_port();
         write(folder.path(), "all.yaml", manifests.as_ref(), port);
         Starting::spawn(&[&["-f", text(folder.path())], options].concat(), folder.clone(), port, From::Nobody)
+    }
+
+    /// [`Gateway::begin`] in the network namespace of a process.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn begin_in(network: u32, manifests: impl AsRef<str>, options: &[&str]) -> Starting {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let port = free_port();
+        write(folder.path(), "all.yaml", manifests.as_ref(), port);
+        let all = [&["-f", text(folder.path())], options].concat();
+        Starting::spawn(&all, folder.clone(), port, From::Network(network))
     }
 
     /// Starts on manifests with a listening socket that a supervisor passes to it, whose port is `$PORT`.
@@ -227,6 +239,23 @@ impl Gateway {
     #[must_use]
     pub fn proc(&self, path: &str) -> PathBuf {
         format!("/proc/{}/{path}", self.child.id()).into()
+    }
+
+    /// A copy of its end of a connection whose other end is at `peer`.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn socket_to(&self, peer: SocketAddr) -> TcpStream {
+        use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("a pidfd");
+        let numbers = std::fs::read_dir(self.proc("fd")).expect("procfs").map(|entry| {
+            let name = entry.expect("procfs").file_name();
+            name.to_string_lossy().parse().expect("a number")
+        });
+        let copies = numbers.filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
+        let mut sockets = copies.map(TcpStream::from);
+        sockets.find(|socket| socket.peer_addr().is_ok_and(|at| at == peer)).expect("a socket to the peer")
     }
 
     /// Bounds the files and sockets that it may hold open from now on.

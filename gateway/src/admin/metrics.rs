@@ -260,6 +260,10 @@ fn config(page: &mut Page, state: &AdminState) {
     for (name, works) in &status.programs {
         programs.sample(&[("program", name)], u8::from(works.is_ok()));
     }
+    if let Some(connects) = status.intercepted {
+        let help = "Connects of this host's processes to virtual addresses that were sent here.";
+        page.family("penstock_intercepted_connects_total", Counter, help).sample(&[], connects);
+    }
     page.family("penstock_build_info", Gauge, "1; the label says what runs.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
 }

@@ -38,6 +38,8 @@ pub struct StatusReading {
     pub rung_reason: String,
     /// Programs of the kernel half beside the rungs, each with the reason where it is not at work.
     pub programs: BTreeMap<&'static str, Result<(), String>>,
+    /// Connects that were intercepted so far; `None` where none can be.
+    pub intercepted: Option<u64>,
     pub reloads_succeeded: u64,
     pub reloads_failed: u64,
     pub last_reload_success: Option<SystemTime>,
@@ -53,6 +55,7 @@ impl Default for Status {
             rung: "off",
             rung_reason: "not tried yet".into(),
             programs: BTreeMap::new(),
+            intercepted: None,
             reloads_succeeded: 0,
             reloads_failed: 0,
             last_reload_success: None,
@@ -74,6 +77,10 @@ impl Status {
 
     pub fn set_program(&self, name: &'static str, works: Result<(), String>) {
         self.lock().programs.insert(name, works);
+    }
+
+    pub fn set_intercepted(&self, connects: u64) {
+        self.lock().intercepted = Some(connects);
     }
 
     /// The manifests were read, at the start or later, and a snapshot was published.

@@ -125,6 +125,8 @@ fn traffic(state: &AdminState) {
         endpoint.counted.publish(EndpointCounts { open: 3, foreign_open: 2, ..EndpointCounts::default() });
     }
     state.status.set_rung("account", "no CAP_NET_ADMIN");
+    state.status.set_program("intercept", Ok(()));
+    state.status.set_intercepted(3);
 }
 
 async fn start(state: AdminState) -> SocketAddr {
@@ -288,6 +290,8 @@ async fn metrics_hold_every_family_and_no_series_twice() {
         "buffered_bytes",
         "build_info",
         "kernel_rung",
+        "kernel_program",
+        "intercepted_connects_total",
         "kernel_drift",
         "endpoint_kernel_open",
         "endpoint_kernel_foreign_busy",

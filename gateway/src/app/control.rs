@@ -117,6 +117,9 @@ impl Control {
 
     /// Looks for changed files and changed addresses of host names.
     pub(super) async fn poll(&mut self, ports: &mut Ports) {
+        if let Some(connects) = ports.follow() {
+            self.status.set_intercepted(connects);
+        }
         if ports.forget_closed() {
             self.publish_tables(&self.published.snapshot.load(), ports.closing());
         }
@@ -230,6 +233,7 @@ fn log_report(report: &Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::ports::Virtual;
     use crate::listener::Inherited;
 
     const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
@@ -265,7 +269,7 @@ spec: {{endpoints: [{{fqdn: {{hostname: {hostname}, port: 8000}}}}]}}
         let command = <crate::cli::Cli as clap::Parser>::parse_from(command).command;
         let crate::cli::Command::Run(options) = command else { panic!("it is `run`") };
         let mut control = Control::start(&options, Arc::default(), Arc::default(), None).await.unwrap();
-        let mut ports = Ports::new(Vec::new(), Inherited::default());
+        let mut ports = Ports::new(Vec::new(), Inherited::default(), Virtual::new(Err("a test".into())));
         control.publish_first(&mut ports).await.unwrap();
         (control, ports)
     }

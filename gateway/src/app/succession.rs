@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::Gateway;
 use crate::admin::{self, AdminState};
 use crate::listener::Inherited;
-use crate::takeover::{Dismissed, Offer, PATIENCE, Predecessor, Successor};
+use crate::takeover::{Dismissed, Given, Offer, PATIENCE, Predecessor, Successor};
 
 /// Kept connections may ask once more for so long, and are told with the answer to go elsewhere. An idle one is then
 /// closed, which a request may cross.
@@ -60,8 +60,8 @@ impl Admin {
 }
 
 impl Serving {
-    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.copy.iter().map(AsFd::as_fd)
+    pub(super) fn sockets(&self) -> impl Iterator<Item = Given<BorrowedFd<'_>>> {
+        self.copy.iter().map(|copy| Given { socket: copy.as_fd(), stands_for: None })
     }
 
     /// Stops accepting where the successor does.
@@ -80,7 +80,7 @@ pub(super) async fn ask(admin: SocketAddr, inherited: &mut Inherited) -> Option<
     match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(Some((predecessor, sockets))) => {
             tracing::info!(sockets = sockets.len(), "the gateway that runs gives its sockets");
-            inherited.take_over(sockets);
+            inherited.take_over(sockets.into_iter().map(|given| (given.socket, given.stands_for)));
             Some(predecessor)
         }
         Ok(None) => {
@@ -132,7 +132,7 @@ pub(super) async fn asked(offer: Option<&Offer>) -> Successor {
 /// Gives a successor the sockets, and waits until it serves. `None`: it did not come so far, and nothing has changed.
 pub(super) async fn give<'a>(
     mut successor: Successor,
-    sockets: impl IntoIterator<Item = BorrowedFd<'a>>,
+    sockets: impl IntoIterator<Item = Given<BorrowedFd<'a>>>,
 ) -> Option<(Successor, HashSet<SocketAddr>)> {
     let taken = timeout(PATIENCE, async {
         successor.give(sockets).await?;

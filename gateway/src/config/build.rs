@@ -35,7 +35,7 @@ pub(super) fn build(
     generation: u64,
 ) -> (Snapshot, Report) {
     let mut board = Board::new(report);
-    let bound = gateways::bound(objects, &mut board);
+    let bound = gateways::bound(objects, names, &mut board);
     let attachments = routes::attach(objects, &bound, &mut board);
     let references = References::new(objects);
     let models = models::accepted(objects, &references, &mut board);

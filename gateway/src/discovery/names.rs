@@ -1,4 +1,4 @@
-//! Host names of engines, resolved on the control side; the last good answer is kept.
+//! Host names of engines and Gateways, resolved on the control side; the last good answer is kept.
 
 use std::collections::HashMap;
 use std::io;

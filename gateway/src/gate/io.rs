@@ -3,11 +3,12 @@
 //! [`GateIo`] reads the socket, [`Gate`] is told when a response is over and asked why a connection failed. Both
 //! live on one worker's thread. An idle connection holds no buffer: the socket is read into a scratch buffer of
 //! the worker, from which hyper's buffer is filled; only a head in the making and bytes behind the end of a
-//! message are held per connection.
+//! message are held per connection. hyper's own buffers go when it [parks](park).
 
 mod finish;
 mod http1;
 mod http2;
+mod park;
 mod read;
 #[cfg(test)]
 mod tests;

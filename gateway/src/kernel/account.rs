@@ -83,7 +83,7 @@ impl Account {
         let rows = Rows::map(map("ROWS")?.fd().as_fd(), programs::rows()? as usize).map_err(text)?;
         let sockets = map("SOCKETS")?.fd().as_fd().try_clone_to_owned().map_err(text)?;
         let look = Look::new(sys::open_pin(&place.pin("link-look")).map_err(text)?);
-        let netns = netns_cookie().map_err(text)?;
+        let netns = sys::netns_cookie().map_err(text)?;
         let table = Table::new(table, seat.number, netns, 1 << seat.number | others).map_err(text)?;
         own::into_storage(sockets, seat.number);
         Ok(Self {
@@ -318,10 +318,4 @@ fn messages(place: &Place) -> Option<Messages> {
             )
         })
         .ok()
-}
-
-/// The cookie of the network namespace that this process is in.
-fn netns_cookie() -> io::Result<u64> {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
-    sys::socket_option_u64(socket.as_fd(), libc::SO_NETNS_COOKIE)
 }

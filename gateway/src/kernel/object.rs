@@ -1,6 +1,8 @@
 //! The built kernel half, and what loading any of its programs takes.
 
-use aya::maps::{Map, MapData};
+use std::io;
+
+use aya::maps::{Map, MapData, MapError};
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::btf;
@@ -69,6 +71,14 @@ pub(super) fn map_data(map: &Map) -> Result<&MapData, String> {
         | Map::SockHash(data)
         | Map::RingBuf(data) => Ok(data),
         _ => Err("the object has a map of an unexpected type".into()),
+    }
+}
+
+/// What the kernel said to a call on a map, without aya's words around it.
+pub(super) fn of_map(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        error => io::Error::other(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What this host and this process have of what the kernel half needs; `penstock doctor` prints it.
 //!
-//! Nothing stays: programs are shown to the verifier and dropped again, and those of splice run through their self-test in a
-//! network namespace of its own.
+//! Nothing is pinned, and nothing of others is changed: the programs are shown to the verifier, those beside the rungs are
+//! tried on sockets of our own, splice in a network namespace of its own, and all are dropped again.
 
 use std::fs;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub fn probe() -> Vec<Finding> {
 /// What stands beside the rungs, by its name: whether it works here, or what it lacks.
 #[must_use]
 pub fn beside() -> Vec<(&'static str, Result<String, String>)> {
-    vec![("steer", super::steer::verified())]
+    vec![("steer", super::steer::verified()), ("intercept", super::intercept::verified())]
 }
 
 fn sock_diag() -> Result<String, String> {

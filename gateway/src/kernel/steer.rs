@@ -13,13 +13,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, MapError, ReusePortSockArray};
+use aya::maps::{HashMap, MapData, ReusePortSockArray};
 use aya::programs::{ProgramError, SkReuseport, SkReuseportError};
 use penstock_common::steer::{Address, GROUPS, Group, Table, WORKERS, word};
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::object::{self, full, map_data, take};
+use super::object::{self, full, map_data, of_map, take};
 use super::sys::{Pod, Words};
 use super::wire;
 
@@ -224,13 +224,6 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// What the kernel said, without aya's words around it.
-fn of_map(error: MapError) -> io::Error {
-    match error {
-        MapError::SyscallError(error) => error.io_error,
-        error => io::Error::other(error),
-    }
-}
-
 fn of_program(error: ProgramError) -> io::Error {
     match error {
         ProgramError::SkReuseportError(SkReuseportError::SetsockoptError { io_error, .. }) => io_error,

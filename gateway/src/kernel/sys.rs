@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use penstock_common::account::{Entry, Key, Own, ROWS_PER_CPU, Row, Side, Sight, Socket, row};
+use penstock_common::intercept::{Dialled, Target};
 use penstock_common::splice::{Mark, Report};
 use penstock_common::steer::{Address, Group};
 
@@ -136,6 +137,12 @@ pub(super) fn socket_option_u64(socket: BorrowedFd<'_>, option: libc::c_int) -> 
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// The cookie of the network namespace that this process is in.
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    socket_option_u64(socket.as_fd(), libc::SO_NETNS_COOKIE)
+}
+
 /// Bytes that were ever written to a TCP socket; an error once it is closed or reset, which throws its queue away.
 pub(super) fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
     const CLOSED: u8 = 7;
@@ -229,6 +236,8 @@ impl Plain for Socket {}
 impl Plain for Mark {}
 impl Plain for Report {}
 impl Plain for Address {}
+impl Plain for Dialled {}
+impl Plain for Target {}
 impl Plain for Group {}
 
 /// The value that `bytes` are; `None` where the length differs.

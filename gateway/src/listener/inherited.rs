@@ -18,6 +18,8 @@ pub struct Inherited {
 #[derive(Debug)]
 struct Found {
     address: SocketAddr,
+    /// The virtual address that it stands in for.
+    stands_for: Option<SocketAddr>,
     /// An IPv6 socket on all addresses that takes IPv4 as well.
     takes_ipv4: bool,
     socket: TcpListener,
@@ -27,11 +29,11 @@ impl Inherited {
     /// Sockets of a supervisor's; one that does not listen for TCP is left alone, and said so.
     #[must_use]
     pub fn passed(sockets: Vec<OwnedFd>) -> Self {
-        Self { passed: found(sockets), taken: Vec::new() }
+        Self { passed: found(sockets.into_iter().map(|socket| (socket, None))), taken: Vec::new() }
     }
 
-    /// Adds those of a predecessor.
-    pub fn take_over(&mut self, sockets: Vec<OwnedFd>) {
+    /// Adds those of a predecessor, each with the virtual address that it stands in for.
+    pub fn take_over(&mut self, sockets: impl Iterator<Item = (OwnedFd, Option<SocketAddr>)>) {
         self.taken = found(sockets);
     }
 
@@ -45,8 +47,17 @@ impl Inherited {
     /// # Errors
     /// When descriptors have run out.
     pub fn on(&self, address: SocketAddr) -> io::Result<Vec<TcpListener>> {
-        let here = |found: &&Found| found.address == address;
+        let here = |found: &&Found| found.address == address && found.stands_for.is_none();
         self.all().filter(here).map(|found| found.socket.try_clone()).collect()
+    }
+
+    /// Copies of the sockets that stand in for this address.
+    ///
+    /// # Errors
+    /// As [`Self::on`].
+    pub fn standing_for(&self, address: SocketAddr) -> io::Result<Vec<TcpListener>> {
+        let stands = |found: &&Found| found.stands_for == Some(address);
+        self.all().filter(stands).map(|found| found.socket.try_clone()).collect()
     }
 
     /// Whether clients of this IPv4 address come in by a socket of IPv6 that is inherited.
@@ -70,19 +81,19 @@ impl Inherited {
     }
 }
 
-fn found(sockets: Vec<OwnedFd>) -> Vec<Found> {
-    let look = |socket: OwnedFd| match Found::new(socket) {
+fn found(sockets: impl Iterator<Item = (OwnedFd, Option<SocketAddr>)>) -> Vec<Found> {
+    let look = |(socket, stands_for)| match Found::new(socket, stands_for) {
         Ok(found) => Some(found),
         Err(error) => {
             tracing::warn!(%error, "an inherited descriptor is left alone");
             None
         }
     };
-    sockets.into_iter().filter_map(look).collect()
+    sockets.filter_map(look).collect()
 }
 
 impl Found {
-    fn new(socket: OwnedFd) -> io::Result<Self> {
+    fn new(socket: OwnedFd, stands_for: Option<SocketAddr>) -> io::Result<Self> {
         let look = SockRef::from(&socket);
         if look.r#type()? != Type::STREAM || !look.is_listener()? {
             return Err(io::Error::other("it does not listen for connections"));
@@ -90,7 +101,7 @@ impl Found {
         let address = look.local_addr()?.as_socket().ok_or_else(|| io::Error::other("it is not of TCP"))?;
         let takes_ipv4 = address.is_ipv6() && address.ip().is_unspecified() && !look.only_v6()?;
         super::make_ours(look)?;
-        Ok(Self { address, takes_ipv4, socket: socket.into() })
+        Ok(Self { address, stands_for, takes_ipv4, socket: socket.into() })
     }
 }
 
@@ -103,10 +114,12 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let other = SocketAddr::from(([127, 0, 0, 1], 1));
-        let copy = socket.try_clone().unwrap();
+        let copies = [socket.try_clone().unwrap(), socket.try_clone().unwrap()];
         let mut inherited = Inherited::passed(vec![socket.into()]);
-        inherited.take_over(vec![copy.into()]);
+        let away = SocketAddr::from(([198, 18, 0, 1], 80));
+        inherited.take_over(copies.into_iter().map(OwnedFd::from).zip([None, Some(away)]));
         assert_eq!((inherited.on(address).unwrap().len(), inherited.on(other).unwrap().len()), (2, 0));
+        assert_eq!((inherited.on(away).unwrap().len(), inherited.standing_for(away).unwrap().len()), (0, 1));
         inherited.settle();
         assert_eq!(inherited.on(address).unwrap().len(), 1);
         assert_eq!(inherited.unused(|_| false).collect::<Vec<_>>(), [address]);

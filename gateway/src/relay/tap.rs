@@ -67,6 +67,10 @@ impl Tap {
     /// Sees a chunk; returns how many events it completed.
     pub fn pass(&mut self, chunk: &[u8]) -> u64 {
         let (for_head, behind) = chunk.split_at(chunk.len().min(HEAD_BYTES - self.head.len()));
+        if !self.head.is_empty() {
+            // Not a byte more than it may hold: thousands of streams keep one each.
+            self.head.reserve_exact(HEAD_BYTES - self.head.len());
+        }
         if self.passed == 0 && behind.is_empty() {
             self.head.extend_from_slice(for_head);
         } else {
@@ -110,6 +114,7 @@ impl Tap {
     /// From now on the ring is in use, and begins with what there was so far.
     fn outgrow_head(&mut self) {
         if self.passed == 0 {
+            self.tail.reserve_exact(TAIL_BYTES);
             let head = mem::take(&mut self.head);
             self.keep_tail(&head);
             self.head = head;

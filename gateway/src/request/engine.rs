@@ -101,6 +101,9 @@ impl Tries<'_> {
     ) -> Result<Attempt, AttemptError> {
         // What may outgrow the replay goes out on a connection that cannot be stale.
         let fresh = upload.borrow().may_outgrow_replay();
+        if fresh && !self.traffic.retry.repeats_what_was_sent() {
+            upload.borrow_mut().forgo_replay();
+        }
         let mut terms = Terms { method: &head.method, traffic: self.traffic, deadline: self.deadline, fresh };
         let engines = &self.client.worker.engines;
         let bytes = head.bytes(upload.borrow().length(), lease.endpoint());

@@ -64,3 +64,31 @@ async fn the_successor_learns_whether_the_old_one_lets_go_stays_or_is_gone() {
         assert_eq!(dismissed.await.unwrap(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_socket_may_come_with_the_address_that_it_stands_in_for() {
+    let (mut successor, mut here) = pair();
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses: [SocketAddr; 2] =
+        ["198.18.0.1:80".parse().unwrap(), "[2001:db8::1%4294967295]:65535".parse().unwrap()];
+    let mut all: Vec<_> =
+        sockets.iter().zip(addresses).map(|(socket, address)| (socket, Some(address))).collect();
+    all.push((&sockets[0], None));
+    let given =
+        all.iter().map(|(socket, stands_for)| Given { socket: socket.as_fd(), stands_for: *stands_for });
+    let (gave, took) = tokio::join!(successor.give(given), take_all(&mut here));
+    gave.unwrap();
+    let took: Vec<_> = took.unwrap().into_iter().map(|given| given.stands_for).collect();
+    assert_eq!(took, [Some(addresses[0]), Some(addresses[1]), None]);
+}
+
+#[tokio::test]
+async fn half_an_address_or_none_is_no_socket() {
+    for said in ["V198.18.0.1", "Vnowhere\n", &format!("V{}\n", "1".repeat(100))] {
+        let (there, mut here) = pair();
+        let mut there = there.0.into_inner();
+        there.write_all(said.as_bytes()).await.unwrap();
+        there.shutdown().await.unwrap();
+        assert!(take_all(&mut here).await.is_err(), "{said:?}");
+    }
+}

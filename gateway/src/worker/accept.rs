@@ -32,6 +32,7 @@ type Open = (Rc<Socket>, JoinHandle<()>);
 
 /// One listening socket, as its connections know it; they hold it as long as they live.
 pub(super) struct Socket {
+    /// Of the listener in the manifests.
     pub(super) address: SocketAddr,
     closing: Flag,
     /// Its queue is another process's.
@@ -57,8 +58,8 @@ impl Accepting {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Listen(listener) => {
-                if let Err(e) = self.listen(listener) {
+            Command::Listen(address, listener) => {
+                if let Err(e) = self.listen(address, listener) {
                     tracing::error!(error = %e, "a worker cannot use a listening socket");
                 }
             }
@@ -88,8 +89,8 @@ impl Accepting {
         }
     }
 
-    fn listen(&mut self, listener: StdListener) -> io::Result<()> {
-        let socket = Rc::new(Socket::new(listener.local_addr()?));
+    fn listen(&mut self, address: SocketAddr, listener: StdListener) -> io::Result<()> {
+        let socket = Rc::new(Socket::new(address));
         let listener = TcpListener::from_std(listener)?;
         let task = spawn_local(accept(self.worker.clone(), listener, socket.clone()));
         self.sockets.entry(socket.address).or_default().push((socket, task));

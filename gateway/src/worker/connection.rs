@@ -3,7 +3,6 @@
 use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::accept::Socket;
 use crate::failure;
 use crate::forward::forwarded_for;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
-use crate::gate::io::{Gate, GateLimits, Protocol};
+use crate::gate::io::{Gate, GateIo, GateLimits, Protocol};
 use crate::request::{self, Client};
 use crate::snapshot::ClientPolicy;
 
@@ -58,15 +57,24 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
     });
     match protocol {
         Protocol::Http1 => {
-            let mut connection = pin!(hyper_http1_builder().serve_connection(io, service));
-            tokio::select! {
-                // First: a request that has arrived is taken in before the connection is told to end.
-                biased;
-                _ = connection.as_mut() => {}
-                () = worker.leaving(socket) => {
-                    connection.as_mut().graceful_shutdown();
-                    until_ended(&client, connection).await;
-                }
+            let mut next = Some(io);
+            while let Some(io) = next {
+                // Boxed, because it goes when the connection is parked.
+                let mut connection = Box::pin(hyper_http1_builder().serve_connection(io, &service));
+                next = tokio::select! {
+                    // First: a request that has arrived is taken in before the connection is told to end.
+                    biased;
+                    _ = connection.as_mut() => None,
+                    () = gate.quiet() => {
+                        drop(connection);
+                        parked(worker, &gate, socket).await
+                    }
+                    () = worker.leaving(socket) => {
+                        connection.as_mut().graceful_shutdown();
+                        until_ended(&client, connection).await;
+                        None
+                    }
+                };
             }
         }
         Protocol::Http2 => {
@@ -91,6 +99,15 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         failure::respond_raw(&failure, dialect)
     });
     gate.finish(refused.as_deref()).await;
+}
+
+/// Waits for the next request without hyper; `None`: there will not be one.
+async fn parked(worker: &Worker, gate: &Gate<TcpStream>, socket: &Socket) -> Option<GateIo<TcpStream>> {
+    tokio::select! {
+        biased;
+        io = gate.next_io() => io,
+        () = worker.leaving(socket) => None,
+    }
 }
 
 fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {

@@ -28,14 +28,14 @@ use crate::one_engine;
 const MODELS: &str = "GET /v1/models HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 /// Clients that come again and again, until they are told to stop.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<usize>>,
 }
 
 impl Load {
     /// Some with a new connection for each request, some that keep theirs for as long as they may.
-    fn on(address: SocketAddr) -> Self {
+    pub(crate) fn on(address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let once = (0..6).map(|_| tokio::spawn(asks_once_each(address, stop.clone())));
         let kept = (0..3).map(|_| tokio::spawn(keeps_asking(address, stop.clone())));
@@ -43,7 +43,7 @@ impl Load {
     }
 
     /// How many requests were answered, which all of them were.
-    async fn end(self) -> usize {
+    pub(crate) async fn end(self) -> usize {
         self.stop.store(true, Relaxed);
         let mut answered = 0;
         for client in self.clients {
@@ -79,7 +79,7 @@ async fn keeps_asking(address: SocketAddr, stop: Arc<AtomicBool>) -> usize {
     answered
 }
 
-async fn stream(address: SocketAddr) -> (Client, Body) {
+pub(crate) async fn stream(address: SocketAddr) -> (Client, Body) {
     let mut client = Client::connect(address).await;
     client.send(post(CHAT, chat_stream("qwen"))).await;
     let (_, mut body) = client.head().await;
@@ -87,7 +87,7 @@ async fn stream(address: SocketAddr) -> (Client, Body) {
     (client, body)
 }
 
-async fn assert_whole(streams: Vec<(Client, Body)>) {
+pub(crate) async fn assert_whole(streams: Vec<(Client, Body)>) {
     for (mut client, mut body) in streams {
         assert_eq!(client.events(&mut body, 6).await.last().map(String::as_str), Some("data: [DONE]"));
         assert_eq!(client.more(&mut body).await, Err(Ended::Whole));

@@ -11,12 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData};
 use aya_obj::btf::{Btf, BtfKind};
+use aya_obj::generated::bpf_attach_type;
 use aya_obj::{Object, ProgramSection};
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const TRACING: u32 = 26;
 const SOCK_OPS: u32 = 13;
 const SK_REUSEPORT: u32 = 21;
+const CGROUP_SOCK_ADDR: u32 = 18;
 const SK_REUSEPORT_SELECT: u32 = 39;
 const CGROUP_SOCK_OPS: u32 = 3;
 const SK_MSG: u32 = 16;
@@ -75,6 +77,9 @@ pub(super) fn statistics(path: &str) -> Result<BTreeMap<String, String>> {
         let (kind, expected_attach_type, attach_btf_id) = match &program.section {
             ProgramSection::SockOps => (SOCK_OPS, CGROUP_SOCK_OPS, 0),
             ProgramSection::SkMsg => (SK_MSG, SK_MSG_VERDICT, 0),
+            ProgramSection::CgroupSockAddr { attach_type } => {
+                (CGROUP_SOCK_ADDR, bpf_attach_type::from(*attach_type) as u32, 0)
+            }
             ProgramSection::SkReuseport { .. } => (SK_REUSEPORT, SK_REUSEPORT_SELECT, 0),
             ProgramSection::Iter { .. } => (
                 TRACING,

@@ -14,8 +14,15 @@ use crate::snapshot::Hostname;
 pub(crate) struct Gateway {
     pub(crate) class: Box<str>,
     /// Empty: every address of the host.
-    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<Address>,
     pub(crate) listeners: Vec<Listener>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Address {
+    Ip(IpAddr),
+    /// Resolved again and again by the control side.
+    Name(Box<str>),
 }
 
 #[derive(Debug)]
@@ -40,6 +47,16 @@ pub(crate) enum From {
     All,
     /// By labels of Namespace objects, which are not read.
     Selector,
+}
+
+impl Gateway {
+    /// The names to resolve.
+    pub(crate) fn hostnames(&self) -> impl Iterator<Item = &str> {
+        self.addresses.iter().filter_map(|address| match address {
+            Address::Name(name) => Some(&**name),
+            Address::Ip(_) => None,
+        })
+    }
 }
 
 impl Spec for Gateway {
@@ -67,15 +84,26 @@ impl Spec for Gateway {
     }
 }
 
-fn address(item: &Field<'_>) -> Option<IpAddr> {
+fn address(item: &Field<'_>) -> Option<Address> {
     let fields = item.fields()?;
     let kind = fields.string("type").unwrap_or("IPAddress");
     let value = fields.get("value")?;
-    if kind != "IPAddress" {
-        value.unsupported(format!("an address of type {kind} is not supported; use an IPAddress"));
-        return None;
+    match kind {
+        "IPAddress" => value.parse().map(Address::Ip),
+        "Hostname" => match value.ok(units::hostname(value.string()?))? {
+            Hostname::Exact(name) => Some(Address::Name(name)),
+            _ => {
+                value.error("a name with a wildcard stands for no address");
+                None
+            }
+        },
+        _ => {
+            value.unsupported(format!(
+                "an address of type {kind} is not supported; use IPAddress or Hostname"
+            ));
+            None
+        }
     }
-    value.parse()
 }
 
 fn listener(item: &Field<'_>) -> Option<Listener> {

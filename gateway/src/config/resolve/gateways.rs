@@ -1,12 +1,13 @@
 //! Which listeners of which Gateways are ours and can be bound.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::board::Board;
-use crate::config::objects::gateway::{From, Gateway, Listener};
+use crate::config::objects::gateway::{Address, From, Gateway, Listener};
 use crate::config::objects::{Kind, Object, Objects};
 use crate::config::report::Condition;
+use crate::discovery::Names;
 use crate::snapshot::{Hostname, ObjectName};
 
 /// A listener that can be programmed.
@@ -23,7 +24,7 @@ impl Bound<'_> {
     }
 }
 
-pub(crate) fn bound<'a>(objects: &'a Objects, board: &mut Board) -> Vec<Bound<'a>> {
+pub(crate) fn bound<'a>(objects: &'a Objects, names: &Names, board: &mut Board) -> Vec<Bound<'a>> {
     for class in &objects.classes {
         if class.spec.is_ours() {
             board.holds(Kind::GatewayClass, &class.meta, "", "Accepted", "");
@@ -32,8 +33,16 @@ pub(crate) fn bound<'a>(objects: &'a Objects, board: &mut Board) -> Vec<Bound<'a
             board.report.info(&class.meta.place, message);
         }
     }
-    let gateways = objects.gateways.iter().filter(|gateway| is_ours(objects, gateway, board));
-    let all: Vec<Bound<'a>> = gateways.collect::<Vec<_>>().into_iter().flat_map(listeners).collect();
+    let mut all = Vec::new();
+    for gateway in
+        objects.gateways.iter().filter(|gateway| is_ours(objects, gateway, board)).collect::<Vec<_>>()
+    {
+        for name in gateway.spec.hostnames().filter(|name| names.get(name).is_empty()) {
+            let message = format!("the address {name} is not resolved yet; nothing listens there");
+            board.report.warning(&gateway.meta.place, message);
+        }
+        all.extend(listeners(gateway, names));
+    }
     let conflicts = conflicts(&all);
     let mut accepted = Vec::new();
     for (bound, conflict) in all.into_iter().zip(conflicts) {
@@ -82,14 +91,27 @@ fn is_ours(objects: &Objects, gateway: &Object<Gateway>, board: &mut Board) -> b
     }
 }
 
-fn listeners(gateway: &Object<Gateway>) -> impl Iterator<Item = Bound<'_>> {
-    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+fn listeners<'a>(gateway: &'a Object<Gateway>, names: &Names) -> impl Iterator<Item = Bound<'a>> {
+    let ips = ips(&gateway.spec.addresses, names);
     gateway.spec.listeners.iter().map(move |listener| {
-        let given = &gateway.spec.addresses;
-        let addresses = if given.is_empty() { &everywhere[..] } else { given };
-        let addresses = addresses.iter().map(|ip| SocketAddr::new(*ip, listener.port)).collect();
+        let addresses = ips.iter().map(|ip| SocketAddr::new(*ip, listener.port)).collect();
         Bound { gateway, listener, addresses }
     })
+}
+
+/// Each once, whoever names it.
+fn ips(addresses: &[Address], names: &Names) -> BTreeSet<IpAddr> {
+    if addresses.is_empty() {
+        return [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)].into();
+    }
+    let mut ips = BTreeSet::new();
+    for address in addresses {
+        match address {
+            Address::Ip(ip) => _ = ips.insert(*ip),
+            Address::Name(name) => ips.extend(names.get(name)),
+        }
+    }
+    ips
 }
 
 fn unsupported(bound: &Bound<'_>) -> Option<Condition> {

@@ -109,3 +109,39 @@ fn a_tls_block_does_not_go_with_http() {
     let spec = "  listeners: [{name: a, port: 80, protocol: HTTP, tls: {mode: Terminate}}]";
     one_error(&format!("{CLASS}{}", gateway("g", spec)), &["spec.listeners[0].tls", "protocol HTTP"]);
 }
+
+#[test]
+fn an_address_may_be_a_name_and_stands_for_what_it_resolves_to() {
+    let spec = "  addresses: [{type: Hostname, value: api.example}, {value: 10.96.0.10}]
+  listeners: [{name: a, port: 80, protocol: HTTP}]";
+    let yaml = format!("{CLASS}{}", gateway("g", spec));
+    let mut names = Names::default();
+    names.insert("api.example", vec!["10.96.0.10".parse().unwrap(), "fd00::1".parse().unwrap()]);
+    let (snapshot, report) = built_with(&yaml, &names);
+    assert!(report.ok(), "{report:?}");
+    let bound: Vec<String> = listener(&snapshot, "a").addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(bound, ["10.96.0.10:80", "[fd00::1]:80"]);
+    assert_eq!(parse(&texts(&[("test.yaml", &yaml)])).hostnames(), ["api.example".into()]);
+}
+
+#[test]
+fn a_name_without_an_address_listens_nowhere_and_not_everywhere() {
+    let spec = "  addresses: [{type: Hostname, value: api.example}]
+  listeners: [{name: a, port: 80, protocol: HTTP}]";
+    let yaml = format!("{CLASS}{}", gateway("g", spec));
+    let (snapshot, report) = built(&yaml);
+    assert!(report.ok() && listener(&snapshot, "a").addresses.is_empty());
+    assert!(warnings(&yaml)[0].contains("api.example is not resolved yet"));
+}
+
+#[test]
+fn an_address_that_is_neither_an_ip_nor_a_name_is_refused() {
+    for (address, says) in [
+        ("{type: Hostname, value: '*.example'}", "wildcard"),
+        ("{type: Hostname, value: 10.0.0.1}", "is an address"),
+        ("{type: NamedAddress, value: a}", "use IPAddress or Hostname"),
+    ] {
+        let spec = format!("  addresses: [{address}]\n  listeners: [{{name: a, port: 80, protocol: HTTP}}]");
+        one_error(&format!("{CLASS}{}", gateway("g", &spec)), &["spec.addresses[0].value", says]);
+    }
+}

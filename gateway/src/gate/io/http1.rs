@@ -24,6 +24,8 @@ pub(super) struct Turn {
     /// Bytes at the front of the held ones that hyper may have.
     pub(super) released: usize,
     pub(super) phase: Phase,
+    /// No byte of a head has come for a while: hyper waits, and holds nothing that counts.
+    pub(super) quiet: bool,
 }
 
 #[derive(Debug)]

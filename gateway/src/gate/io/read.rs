@@ -10,7 +10,7 @@ use std::time::Duration;
 use ::hyper::rt::ReadBufCursor;
 use bytes::{Buf, BytesMut};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::time::Instant;
 
 use super::http1::{self, Message, Phase, Turn};
@@ -19,6 +19,9 @@ use crate::failure::Failure;
 
 /// What one read takes from a socket at most.
 const READ_BYTES: usize = 64 << 10;
+/// And while a head is waited for: what is here of the body behind it is copied twice on its way to hyper, the rest not
+/// once.
+const HEAD_READ_BYTES: usize = 16 << 10;
 /// Bytes behind the message in flight that are held before the socket is left alone. Beyond that a client that
 /// leaves is noticed only once its answer is written.
 const HELD_BYTES: usize = 64 << 10;
@@ -39,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     ) -> Poll<io::Result<()>> {
         if self.end.is_none() {
             let polled = match self.side {
-                Side::Http1(_) if self.is_all_body(out.remaining()) => self.poll_straight(cx, out),
+                Side::Http1(_) if self.is_all_body() => self.poll_straight(cx, out),
                 Side::Http1(_) => self.poll_http1(cx, &mut out),
                 Side::Http2(_) => self.poll_http2(cx, &mut out),
             };
@@ -88,18 +91,23 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     }
 
     /// Reads more of a head, under the deadline of its first byte or, before that, of an idle connection.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let was_empty = self.held.is_empty();
-        if let Poll::Ready(read) = self.poll_hold(cx, READ_BYTES) {
+        if let Poll::Ready(read) = self.poll_hold(cx, HEAD_READ_BYTES) {
             read?;
             if was_empty {
                 self.deadline = Instant::now() + self.limits.head_timeout;
+                self.set_quiet(false);
             }
             return Poll::Ready(Ok(()));
         }
         if was_empty {
             // Nothing to keep the memory of the last head for.
             self.held = BytesMut::new();
+            if !self.is_quiet() {
+                ready!(self.poll_quiet(cx));
+                self.set_quiet(true);
+            }
         }
         ready!(self.alarm.poll(cx, self.deadline));
         Poll::Ready(Err(if was_empty {
@@ -121,23 +129,24 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         })
     }
 
-    /// Whether the next `bytes` from the socket are all body.
-    fn is_all_body(&self, bytes: usize) -> bool {
+    /// Whether the socket's next bytes are a body's of which the length is known.
+    fn is_all_body(&self) -> bool {
         match &self.side {
-            Side::Http1(Turn { released: 0, phase: Phase::Message(message) }) => {
-                self.held.is_empty() && message.left >= bytes as u64
+            Side::Http1(Turn { released: 0, phase: Phase::Message(message), .. }) => {
+                self.held.is_empty() && message.left > 0
             }
             _ => false,
         }
     }
 
-    /// Reads a large body without a copy: what fits into hyper's buffer is all hyper's.
+    /// Reads such a body without a copy, into hyper's buffer, and nothing of what may be behind it.
     fn poll_straight(&mut self, cx: &mut Context<'_>, out: ReadBufCursor<'_>) -> Poll<Result<(), Stop>> {
         let Self { stream: Some(stream), side: Side::Http1(turn), .. } = self else {
             return Poll::Ready(Err(End::Eof.into()));
         };
         let Phase::Message(message) = &mut turn.phase else { return Poll::Ready(Ok(())) };
-        let mut followed = TokioIo::new(Followed { stream, message, walked: Ok(0) });
+        let mut followed =
+            TokioIo::new(Followed { stream: stream.take(message.left), message, walked: Ok(0) });
         ready!(::hyper::rt::Read::poll_read(Pin::new(&mut followed), cx, out))?;
         Poll::Ready(match followed.into_inner().walked {
             Ok(0) => Err(End::Eof.into()),
@@ -163,6 +172,10 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
                 }
                 self.deadline = Instant::now() + LOOK;
             }
+        }
+        if self.held.is_empty() {
+            // A stream of an hour does not need the memory of its request.
+            self.held = BytesMut::new();
         }
         if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
             self.reader = Some(cx.waker().clone());
@@ -206,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
 }
 
 /// Why a read brought nothing.
-enum Stop {
+pub(super) enum Stop {
     Broken(io::Error),
     End(End),
 }
@@ -225,7 +238,7 @@ impl From<io::Error> for Stop {
 
 /// A stream whose bytes are walked as they are read.
 struct Followed<'a, S> {
-    stream: &'a mut S,
+    stream: Take<&'a mut S>,
     message: &'a mut Message,
     walked: Result<usize, Failure>,
 }
@@ -237,7 +250,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<'_, S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut *self.stream).poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let walked = self.message.walk(&buffer.filled()[before..]);
         self.walked = walked;
         Poll::Ready(Ok(()))

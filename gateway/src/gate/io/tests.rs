@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod park;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -42,6 +43,8 @@ struct Seen {
     requests: Rc<Cell<usize>>,
     /// Requests to `/stuck` that were dropped before they had an answer.
     cancelled: Rc<Cell<usize>>,
+    /// How often a connection was parked.
+    parked: Rc<Cell<usize>>,
     /// Connections that are over.
     closed: Rc<Cell<usize>>,
 }
@@ -138,10 +141,26 @@ async fn serve(stream: TcpStream, limits: GateLimits, seen: Seen) {
             let (gate, seen) = (gate.clone(), seen.clone());
             service_fn(move |request| answer(request, gate.clone(), seen.clone()))
         };
-        let _ = match protocol {
-            Protocol::Http1 => hyper_http1_builder().serve_connection(io, service).await,
-            Protocol::Http2 => hyper_http2_builder(LocalExec).serve_connection(io, service).await,
-        };
+        match protocol {
+            Protocol::Http1 => {
+                let mut next = Some(io);
+                while let Some(io) = next {
+                    let mut connection = Box::pin(hyper_http1_builder().serve_connection(io, &service));
+                    next = tokio::select! {
+                        biased;
+                        _ = connection.as_mut() => None,
+                        () = gate.quiet() => {
+                            drop(connection);
+                            seen.parked.set(seen.parked.get() + 1);
+                            gate.next_io().await
+                        }
+                    };
+                }
+            }
+            Protocol::Http2 => {
+                let _ = hyper_http2_builder(LocalExec).serve_connection(io, service).await;
+            }
+        }
         let words = gate.refusal().map(|(failure, dialect)| respond_raw(&failure, dialect));
         gate.finish(words.as_deref()).await;
     }
