@@ -1,6 +1,9 @@
 //! The few system calls that aya has no call for, the memory that the kernel half writes, and descriptors that are known
 //! by number alone: all unsafe code of the user half is here.
-#![allow(unsafe_code, reason = "bpf(2), mmap(2), raw netlink, LISTEN_FDS; each use says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "bpf(2), mmap(2), raw netlink, LISTEN_FDS, malloc_trim(3); each use says why it is sound"
+)]
 
 use std::ffi::CString;
 use std::io;
@@ -367,5 +370,14 @@ impl Drop for Words {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `map`; no reference into it outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len * 8) };
+    }
+}
+
+/// Gives the pages back to the system that malloc keeps between what is in use. Takes milliseconds where there are many.
+pub fn give_memory_back() {
+    // SAFETY: any thread may call it at any time: it takes malloc's own locks and moves nothing.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
