@@ -30,7 +30,7 @@ use diag::SockDiag;
 use intercept::{Intercept, Scope};
 use splice::Splice;
 use steer::Steer;
-pub use sys::passed;
+pub use sys::{give_memory_back, passed};
 
 /// Bytes that moved at most this long ago make a connection busy.
 pub const BUSY_WINDOW: Duration = Duration::from_nanos(BUSY_WINDOW_NS);

@@ -23,6 +23,7 @@ use self::accept::Socket;
 use self::flag::Flag;
 use crate::admit::Budget;
 use crate::forward::Connections;
+use crate::kernel::give_memory_back;
 use crate::kernel::splice::Splice;
 use crate::kernel::steer::Seat;
 use crate::ledger::{self, Ledger, RefusedConnection};
@@ -31,6 +32,9 @@ use crate::route::{OpenConnections, Tables};
 
 /// How long the last answers may take to leave after the drain's end.
 const FLUSH: Duration = Duration::from_millis(250);
+
+/// When so many more connections are parked, what they left is worth the time to give it back: several MiB.
+const LEFT_BY: u32 = 256;
 
 /// What all workers and the control side share.
 #[derive(Clone)]
@@ -116,6 +120,9 @@ pub struct Worker {
     connections: Arc<AtomicU32>,
     /// Where the kernel half reads how many; `None`: it chooses by hash.
     seat: Option<Seat>,
+    /// Connections that wait without hyper, and how many it were when memory was last given back.
+    parked: Cell<u32>,
+    parked_before: Cell<u32>,
     /// Told when the last connection has gone.
     idle: Notify,
     /// When an attempt to accept a connection last failed.
@@ -136,6 +143,8 @@ impl Worker {
             engines,
             picker: HotCold,
             connections,
+            parked: Cell::default(),
+            parked_before: Cell::default(),
             idle: Notify::new(),
             starved: Cell::default(),
             succeeded: Flag::default(),
@@ -151,7 +160,10 @@ impl Worker {
         loop {
             tokio::select! {
                 Some(command) = commands.recv() => accepting.obey(command),
-                _ = sweep.tick() => self.engines.sweep(),
+                _ = sweep.tick() => {
+                    self.engines.sweep();
+                    self.give_memory_back();
+                }
                 _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
             }
         }
@@ -164,6 +176,18 @@ impl Worker {
                 self.ended.set();
                 let _ = timeout(FLUSH, self.until_idle()).await;
             }
+        }
+    }
+
+    /// What many connections held before they were parked lies between what lives: malloc keeps it until it is told.
+    fn give_memory_back(&self) {
+        let parked = self.parked.get();
+        let before = self.parked_before.get().min(parked);
+        let worth_it = parked >= before + LEFT_BY;
+        self.parked_before.set(if worth_it { parked } else { before });
+        if worth_it {
+            // Not on this thread, which has requests to serve; without a thread it is for another time.
+            let _ = std::thread::Builder::new().name("memory".into()).spawn(give_memory_back);
         }
     }
 

@@ -1,6 +1,9 @@
 //! The few system calls that aya has no call for, the memory that the kernel half writes, and descriptors that are known
 //! by number alone: all unsafe code of the user half is here.
-#![allow(unsafe_code, reason = "bpf(2), mmap(2), raw netlink, LISTEN_FDS; each use says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "bpf(2), mmap(2), raw netlink, LISTEN_FDS, malloc_trim(3); each use says why it is sound"
+)]
 
 use std::ffi::CString;
 use std::io;
@@ -143,14 +146,33 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
     socket_option_u64(socket.as_fd(), libc::SO_NETNS_COOKIE)
 }
 
-/// Bytes that were ever written to a TCP socket; an error once it is closed or reset, which throws its queue away.
+/// Bytes that were ever written to a TCP socket, but for a constant; an error once it is closed or reset, which throws
+/// its queue away. What is acknowledged and what is not, read as of one moment: the kernel's count of bytes that it
+/// sent has those twice that it could not send at once.
 pub(super) fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const TRIES: u32 = 64;
+    let mut acknowledged = acknowledged(socket)?;
+    for _ in 0..TRIES {
+        let mut queued: libc::c_int = 0;
+        // SAFETY: the pointer is to a live local of the type that this request writes (tcp_ioctl in net/ipv4/tcp.c).
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let before = std::mem::replace(&mut acknowledged, self::acknowledged(socket)?);
+        if before == acknowledged {
+            return Ok(acknowledged.wrapping_add(u64::from(queued.unsigned_abs())));
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// Bytes that the peer of a TCP socket has acknowledged.
+fn acknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
     const CLOSED: u8 = 7;
-    // Offsets in `struct tcp_info`, which only grows; libc's is the one of 2004. The state comes first.
-    const NOTSENT_BYTES: usize = 144;
-    const BYTES_SENT: usize = 200;
-    const BYTES_RETRANS: usize = 208;
-    let mut info = [0u8; BYTES_RETRANS + 8];
+    // An offset in `struct tcp_info`, which only grows; libc's is the one of 2004. The state comes first.
+    const BYTES_ACKED: usize = 120;
+    let mut info = [0u8; BYTES_ACKED + 8];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: both pointers are to live locals of the sizes that are given.
     let result = unsafe {
@@ -168,13 +190,8 @@ pub(super) fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if info[0] == CLOSED {
         return Err(io::ErrorKind::NotConnected.into());
     }
-    let field = |at: usize, len: usize| {
-        let mut bytes = [0; 8];
-        bytes[..len].copy_from_slice(&info[at..at + len]);
-        u64::from_le_bytes(bytes)
-    };
-    let sent = field(BYTES_SENT, 8).wrapping_sub(field(BYTES_RETRANS, 8));
-    Ok(sent.wrapping_add(field(NOTSENT_BYTES, 4)))
+    let bytes = info.last_chunk::<8>().copied().unwrap_or_default();
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Moves this thread into a network namespace of its own, with loopback up.
@@ -367,5 +384,14 @@ impl Drop for Words {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `map`; no reference into it outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len * 8) };
+    }
+}
+
+/// Gives the pages back to the system that malloc keeps between what is in use. Takes milliseconds where there are many.
+pub fn give_memory_back() {
+    // SAFETY: any thread may call it at any time: it takes malloc's own locks and moves nothing.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

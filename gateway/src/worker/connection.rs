@@ -103,11 +103,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
 
 /// Waits for the next request without hyper; `None`: there will not be one.
 async fn parked(worker: &Worker, gate: &Gate<TcpStream>, socket: &Socket) -> Option<GateIo<TcpStream>> {
-    tokio::select! {
+    worker.parked.set(worker.parked.get() + 1);
+    let next = tokio::select! {
         biased;
         io = gate.next_io() => io,
         () = worker.leaving(socket) => None,
-    }
+    };
+    worker.parked.set(worker.parked.get() - 1);
+    next
 }
 
 fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {

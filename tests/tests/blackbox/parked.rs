@@ -116,3 +116,29 @@ async fn a_successor_lets_it_ask_once_more_and_says_goodbye_with_the_answer() {
     assert_eq!((answer.status(), answer.head.field("connection")), (200, Some("close")));
     assert!(client.closed().await.1.is_empty());
 }
+
+#[tokio::test]
+async fn many_that_asked_at_once_leave_little_behind() {
+    const CLIENTS: u64 = 400;
+    let gateway = Gateway::start_with(qwen(&[]), &["--workers", "1"]).await;
+    let before = gateway.resident_bytes();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Client::connect(gateway.address).await);
+    }
+    for client in &mut clients {
+        client.send(MODELS).await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().await.status(), 200);
+    }
+    eventually("no more than 10 KiB for each", async || {
+        let each = gateway.resident_bytes().saturating_sub(before) / CLIENTS;
+        (each < 10 << 10).then_some(())
+    })
+    .await;
+    for client in &mut clients {
+        client.send(MODELS).await;
+        assert_eq!(client.answer().await.status(), 200);
+    }
+}
