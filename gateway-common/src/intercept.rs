@@ -74,6 +74,8 @@ pub struct Control {
     pub asker: u64,
     /// The gateway's own process, as the host numbers it: its connects are left alone. 0: not known.
     pub own: u64,
+    /// The gateway before or after it, while both serve. 0: none.
+    pub other: u64,
     /// Whose connects are intercepted.
     pub within: Cgroup,
     /// And whose are not, though they are within.
@@ -94,7 +96,7 @@ impl Control {
     #[must_use]
     #[inline(always)]
     pub fn admits(&self, process: u64, ancestor: impl Fn(u64) -> u64) -> bool {
-        if process == self.own || !self.within.holds(&ancestor) {
+        if process == self.own || process == self.other || !self.within.holds(&ancestor) {
             return false;
         }
         !self.except.iter().any(|cgroup| cgroup.holds(&ancestor))

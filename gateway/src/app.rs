@@ -29,7 +29,7 @@ use crate::kernel::{self, privileges};
 use crate::ledger::{AccessLog, Ledger, Meters};
 use crate::lifecycle::{Asked, Signals};
 use crate::listener::Inherited;
-use crate::takeover::{self, Offer};
+use crate::takeover::{self, Offer, Predecessor};
 use crate::worker::{self, Shared};
 
 /// How often changed files are looked for.
@@ -126,6 +126,7 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot serve the admin port on {} (--admin)", options.admin))?;
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
     let mut ports = Ports::new(commands, inherited, Virtual::new(stand.intercept));
+    ports.spare(predecessor.as_ref().and_then(Predecessor::process));
     control.publish_first(&mut ports).await?;
     let intercept = ports.intercepts();
     status.set_program("intercept", intercept.clone());
@@ -235,12 +236,13 @@ impl Gateway {
                 },
                 _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
                 successor = succession::asked(self.offer.as_ref()) => {
+                    ports.spare(successor.process());
                     let sockets = ports.sockets().chain(self.admin.sockets());
                     // Nothing is reloaded meanwhile: what is given must stay what there is.
                     let taken = signals.unless_stopped(succession::give(successor, sockets)).await;
                     match taken {
                         None => return ExitCode::SUCCESS,
-                        Some(None) => {}
+                        Some(None) => ports.spare(None),
                         Some(Some(taken)) => {
                             self.let_go(taken).await;
                             return ExitCode::SUCCESS;

@@ -53,6 +53,21 @@ pub fn is_away(e: &io::Error) -> bool {
     e.raw_os_error() == Some(libc::EADDRNOTAVAIL)
 }
 
+/// Whether this host has the address, or a route that delivers what comes for it here. Nothing is sent.
+#[must_use]
+pub fn is_here(address: SocketAddr) -> bool {
+    if address.ip().is_unspecified() || address.ip().is_loopback() {
+        return true;
+    }
+    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    // Only who talks to itself does so under the other one's address.
+    let from = std::net::UdpSocket::bind(any).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    from.is_ok_and(|from| from.ip() == address.ip())
+}
+
 /// Whether two sockets on these addresses could get the same client. An IPv6 socket of ours takes no IPv4.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let ips = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
@@ -118,6 +133,17 @@ mod tests {
         let elsewhere = SocketAddr::from(([127, 0, 0, 2], one.port()));
         assert!(!overlap(one, elsewhere) && !overlap(all, ([0_u16; 8], one.port()).into()));
     }
+
+    #[test]
+    fn what_is_here_is_told_from_what_is_away() {
+        for here in
+            [SocketAddr::from(([127, 0, 0, 1], 80)), ([127, 8, 9, 1], 80).into(), ([0, 0, 0, 0], 80).into()]
+        {
+            assert!(is_here(here), "{here}");
+        }
+        assert!(!is_here(([198, 18, 7, 7], 80).into()) && !is_here("[2001:db8::7]:80".parse().unwrap()));
+    }
+
     #[test]
     fn inherited_sockets_are_all_used_and_joined_by_as_many_as_are_missing() {
         let port = free();

@@ -241,7 +241,7 @@ impl Relay {
                 }
                 let events = self.tap.as_mut().map_or(0, |tap| tap.pass(&chunk));
                 if events > 0 {
-                    entry.event(events, Instant::now().into_std());
+                    entry.event(events, self.patience.last().into_std());
                 }
                 if let Some(splicing) = &mut self.splicing {
                     splicing.passed(events);

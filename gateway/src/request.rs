@@ -210,7 +210,8 @@ async fn exchange(
     let client_host = head::host(parts);
     inspect::strip_internal(&mut parts.headers);
 
-    let routes = table.listener(Host::of(parts))?;
+    let host = Host::of(parts);
+    let routes = table.listener(host)?;
     entry.set_meter(&routes.listener().meter);
     if let Some(answer) = models::answer(routes, parts) {
         return answer.map(|response| response.map(Served::Own));
@@ -219,8 +220,7 @@ async fn exchange(
     let policy = &routes.listener().client;
     bounds.stall = policy.stream_idle_timeout;
     let scanner = scanner(facts.scan, parts)?;
-    let upload =
-        Upload::new(body, scanner, !facts.inference, &client.worker.shared.budget, client.clone());
+    let upload = Upload::new(body, scanner, !facts.inference, &client.worker.shared.budget, client.clone());
     let upload = Rc::new(RefCell::new(upload));
     upload.borrow_mut().set_receive_timeout(policy.receive_timeout);
     upload.borrow_mut().set_limit(routes.body_limit())?;
@@ -236,7 +236,7 @@ async fn exchange(
         ));
     }
 
-    let asked = Asked::new(parts, model.as_deref());
+    let asked = Asked::of_host(host, parts, model.as_deref());
     let routed = routes.route(&asked)?;
     entry.route = Some(routed.matched.rule.clone());
     let forward = match routed.action {

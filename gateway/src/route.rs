@@ -48,8 +48,14 @@ pub struct Asked<'r> {
 impl<'r> Asked<'r> {
     #[must_use]
     pub fn new(parts: &'r Parts, model: Option<&'r str>) -> Self {
+        Self::of_host(Host::of(parts), parts, model)
+    }
+
+    /// The same for who has the [host](Host::of) of `parts` already.
+    #[must_use]
+    pub fn of_host(host: Option<Host<'r>>, parts: &'r Parts, model: Option<&'r str>) -> Self {
         Self {
-            host: Host::of(parts),
+            host,
             method: &parts.method,
             path: parts.uri.path(),
             query: parts.uri.query(),

@@ -63,6 +63,11 @@ pub struct Successor(BufReader<UnixStream>);
 #[derive(Debug)]
 pub struct Predecessor(UnixStream);
 
+/// The process at the other end.
+fn process(stream: &UnixStream) -> Option<u32> {
+    stream.peer_cred().ok()?.pid()?.try_into().ok()
+}
+
 /// What came of a predecessor that was told to let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dismissed {
@@ -113,6 +118,12 @@ impl Offer {
 }
 
 impl Successor {
+    /// Its process, by the number that it has for this one.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        process(self.0.get_ref())
+    }
+
     /// Gives a copy of each socket.
     ///
     /// # Errors
@@ -173,6 +184,12 @@ impl Successor {
 }
 
 impl Predecessor {
+    /// As [`Successor::process`].
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        process(&self.0)
+    }
+
     /// The gateway that serves this admin address, with all of its sockets; `None` where there is none.
     ///
     /// # Errors

@@ -221,6 +221,8 @@ impl Worker {
     /// Ready when a connection from this socket shall end: the drain has begun, or a reload took the socket out.
     async fn leaving(&self, socket: &Socket) {
         tokio::select! {
+            // In this order: else each look, of which every request has two, draws a number.
+            biased;
             () = self.draining() => {}
             () = socket.closing() => {}
         }

@@ -214,6 +214,13 @@ fn other_ports_and_addresses_and_udp_are_left_alone() {
         // Our own connects go where they always went: an engine may have the address that clients dial.
         let own = TcpStream::connect(VIRTUAL).unwrap();
         assert_eq!((came(&us), came(&same), own.peer_addr().unwrap().to_string()), (0, 1, VIRTUAL.into()));
+        // And so do those of another gateway, while it takes over.
+        intercept.spare(Some(client.child.id()));
+        assert_eq!((client.connect(VIRTUAL), came(&us), came(&same)), (VIRTUAL.into(), 0, 1));
+        let mut next = Client::new();
+        drop(std::mem::replace(&mut client, Client::new()));
+        intercept.follow();
+        assert_eq!((next.connect(VIRTUAL), came(&us), came(&same)), (VIRTUAL.into(), 1, 0));
         intercept.forget(VIRTUAL.parse().unwrap());
         assert_eq!((client.connect(VIRTUAL), came(&us), came(&same)), (VIRTUAL.into(), 0, 1));
         intercept.redirect(VIRTUAL.parse().unwrap(), at).unwrap();

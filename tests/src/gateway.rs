@@ -3,7 +3,7 @@
 mod starting;
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -239,6 +239,23 @@ impl Gateway {
     #[must_use]
     pub fn proc(&self, path: &str) -> PathBuf {
         format!("/proc/{}/{path}", self.child.id()).into()
+    }
+
+    /// A copy of its end of a connection whose other end is at `peer`.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn socket_to(&self, peer: SocketAddr) -> TcpStream {
+        use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("a pidfd");
+        let numbers = std::fs::read_dir(self.proc("fd")).expect("procfs").map(|entry| {
+            let name = entry.expect("procfs").file_name();
+            name.to_string_lossy().parse().expect("a number")
+        });
+        let copies = numbers.filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
+        let mut sockets = copies.map(TcpStream::from);
+        sockets.find(|socket| socket.peer_addr().is_ok_and(|at| at == peer)).expect("a socket to the peer")
     }
 
     /// Bounds the files and sockets that it may hold open from now on.

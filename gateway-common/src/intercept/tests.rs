@@ -15,9 +15,10 @@ fn control(within: Cgroup, except: &[Cgroup]) -> Control {
 const ROOT: Cgroup = Cgroup { id: 1, level: 0 };
 
 #[test]
-fn the_gateways_own_connects_are_left_alone() {
+fn the_gateways_own_connects_are_left_alone_and_those_of_the_other_one() {
     assert!(control(ROOT, &[]).admits(101, ancestor));
     assert!(!control(ROOT, &[]).admits(100, ancestor));
+    assert!(!Control { other: 101, ..control(ROOT, &[]) }.admits(101, ancestor));
 }
 
 #[test]
@@ -50,5 +51,5 @@ fn the_dialled_address_is_shown_only_while_the_peer_is_the_gateway() {
 fn no_value_has_padding() {
     assert_eq!(size_of::<Dialled>(), 16 + 8 + 2 + 6);
     assert_eq!(size_of::<Kept>(), 2 * (16 + 2 + 2));
-    assert_eq!(size_of::<Control>(), 8 * (2 + 2 + 2 * EXCEPT + 3 + 2 + 1));
+    assert_eq!(size_of::<Control>(), 8 * (3 + 2 + 2 * EXCEPT + 3 + 2 + 1));
 }

@@ -26,7 +26,9 @@ const STEER_PAUSE: Duration = Duration::from_millis(25);
 
 pub(super) struct Ports {
     workers: Vec<mpsc::Sender<Command>>,
-    open: BTreeMap<SocketAddr, Open>,
+    /// None on an address of IPv4 that an inherited socket of IPv6 covers, two where sockets stand in for one that this host
+    /// has not yet.
+    open: BTreeMap<SocketAddr, Vec<Group>>,
     away: Virtual,
     inherited: Inherited,
     /// `None`: the kernel chooses workers by hash.
@@ -41,23 +43,22 @@ pub(super) struct Prepared {
     pub(super) closed: Vec<SocketAddr>,
 }
 
-/// The sockets of one address.
-struct Opened {
-    for_workers: Vec<TcpListener>,
-    open: Open,
-}
+/// Sockets of one address for the workers, and what is kept of them.
+type Opened = Vec<(Vec<TcpListener>, Group)>;
 
-struct Open {
-    /// Where they are: there, or where they stand in for it.
+/// Sockets that share a port.
+struct Group {
+    /// The address that they serve, or where they stand in for it.
     at: SocketAddr,
-    /// One of each socket, for a successor. None on an address of IPv4 that an inherited socket of IPv6 covers.
+    /// One of each, for a successor.
     copies: Vec<TcpListener>,
 }
 
-impl Opened {
-    fn new(at: SocketAddr, for_workers: Vec<TcpListener>) -> io::Result<Self> {
-        let copies = for_workers.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
-        Ok(Self { for_workers, open: Open { at, copies } })
+impl Group {
+    fn of(sockets: &[TcpListener]) -> io::Result<Option<Self>> {
+        let Some(first) = sockets.first() else { return Ok(None) };
+        let copies = sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        Ok(Some(Self { at: first.local_addr()?, copies }))
     }
 }
 
@@ -97,44 +98,50 @@ impl Ports {
     fn bind(&self, address: SocketAddr, wanted: &BTreeSet<SocketAddr>) -> io::Result<Opened> {
         let any_ipv6 = SocketAddr::from(([0_u16; 8], address.port()));
         if wanted.contains(&any_ipv6) && self.inherited.covers(address) {
-            return Opened::new(address, Vec::new());
+            return Ok(Vec::new());
         }
-        let open = self.open.values().map(|open| open.at).chain(self.inherited.addresses());
+        let open = self.addresses().chain(self.groups().map(|(_, group)| group.at));
+        let open = open.chain(self.inherited.addresses());
         let workers = self.workers.len();
-        match listener::bind(address, workers, open, self.inherited.on(address)?) {
-            Ok(sockets) => Opened::new(address, sockets),
-            Err(e) if listener::is_away(&e) && !address.ip().is_unspecified() => {
-                let sockets = self.away.bind(address, workers, self.inherited.standing_for(address)?)?;
-                let at = sockets.first().map_or(Ok(address), TcpListener::local_addr)?;
-                Opened::new(at, sockets)
+        let mut sets = Vec::new();
+        let is_away = match listener::bind(address, workers, open, self.inherited.on(address)?) {
+            Ok(sockets) => {
+                sets.push(sockets);
+                // net.ipv4.ip_nonlocal_bind lets it listen for the day that this host gets the address.
+                self.away.works().is_ok() && !listener::is_here(address)
             }
-            Err(e) => Err(e),
+            Err(e) if listener::is_away(&e) && !address.ip().is_unspecified() => true,
+            Err(e) => return Err(e),
+        };
+        if is_away {
+            sets.push(self.away.bind(address, workers, self.inherited.standing_for(address)?)?);
         }
+        let mut opened = Vec::new();
+        for sockets in sets {
+            if let Some(group) = Group::of(&sockets)? {
+                opened.push((sockets, group));
+            }
+        }
+        Ok(opened)
     }
 
     /// Hands the sockets to the workers and has the old ones closed.
     pub(super) async fn apply(&mut self, prepared: Prepared) {
-        for (address, Opened { for_workers, open }) in prepared.opened {
-            for (worker, socket) in self.workers.iter().cycle().zip(for_workers) {
-                // A worker that is gone has ended by a panic, which is reported where it is joined.
-                let _ = worker.send(Command::Listen(address, socket)).await;
+        for (address, opened) in prepared.opened {
+            let mut groups = Vec::new();
+            for (for_workers, group) in opened {
+                self.serve(address, for_workers, &group).await;
+                groups.push(group);
             }
-            if let Some(Err(error)) =
-                self.steer.as_mut().map(|steer| steer.open(open.at, self.workers.len(), &open.copies))
-            {
-                tracing::warn!(%address, %error, "new connections there go to workers by hash");
-            }
-            if open.at != address {
-                self.away.open(address, open.at);
-            }
-            self.open.insert(address, open);
+            self.open.insert(address, groups);
         }
         for address in prepared.closed {
             self.away.close(address);
             // Before the workers' sockets, so that theirs is the last.
-            let open = self.open.remove(&address);
-            if let Some((steer, open)) = self.steer.as_mut().zip(open) {
-                steer.close(open.at);
+            for group in self.open.remove(&address).unwrap_or_default() {
+                if let Some(steer) = &mut self.steer {
+                    steer.close(group.at);
+                }
             }
             let in_use = InUse::default();
             self.closing.push((address, Arc::downgrade(&in_use)));
@@ -146,6 +153,22 @@ impl Ports {
         self.inherited.settle();
     }
 
+    /// Hands the sockets of a group to the workers, and has connections come there.
+    async fn serve(&mut self, address: SocketAddr, for_workers: Vec<TcpListener>, group: &Group) {
+        for (worker, socket) in self.workers.iter().cycle().zip(for_workers) {
+            // A worker that is gone has ended by a panic, which is reported where it is joined.
+            let _ = worker.send(Command::Listen(address, socket)).await;
+        }
+        if let Some(Err(error)) =
+            self.steer.as_mut().map(|steer| steer.open(group.at, self.workers.len(), &group.copies))
+        {
+            tracing::warn!(%address, %error, "new connections there go to workers by hash");
+        }
+        if group.at != address {
+            self.away.open(address, group.at);
+        }
+    }
+
     /// Has new connections given to the workers with the fewest, from now on. A predecessor's program may still have the
     /// sockets for a moment.
     ///
@@ -153,9 +176,9 @@ impl Ports {
     /// When that works on no address.
     pub(super) async fn steer(&mut self, mut steer: Steer) -> Result<(), String> {
         let mut failed = None;
-        for (address, open) in &self.open {
+        for (address, group) in self.groups() {
             let mut tries = STEER_TRIES;
-            while let Err(error) = steer.open(open.at, self.workers.len(), &open.copies) {
+            while let Err(error) = steer.open(group.at, self.workers.len(), &group.copies) {
                 tries -= 1;
                 if tries == 0 || error.kind() != io::ErrorKind::ResourceBusy {
                     failed = Some(format!("{address}: {error}"));
@@ -176,15 +199,24 @@ impl Ports {
 
     /// Every listening socket.
     pub(super) fn sockets(&self) -> impl Iterator<Item = Given<BorrowedFd<'_>>> {
-        self.open.iter().flat_map(|(&address, open)| {
-            let stands_for = (open.at != address).then_some(address);
-            open.copies.iter().map(move |copy| Given { socket: copy.as_fd(), stands_for })
+        self.groups().flat_map(|(address, group)| {
+            let stands_for = (group.at != address).then_some(address);
+            group.copies.iter().map(move |copy| Given { socket: copy.as_fd(), stands_for })
         })
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (SocketAddr, &Group)> {
+        self.open.iter().flat_map(|(&address, groups)| groups.iter().map(move |group| (address, group)))
     }
 
     /// Keeps interception in step with the host; answers with the connects that were intercepted so far, where any can be.
     pub(super) fn follow(&mut self) -> Option<u64> {
         self.away.follow()
+    }
+
+    /// Intercepts nothing of another gateway's while it serves, too.
+    pub(super) fn spare(&mut self, process: Option<u32>) {
+        self.away.spare(process);
     }
 
     /// Whether connects to addresses that this host has not come here, or why they do not.
@@ -234,13 +266,16 @@ impl Ports {
 
     /// Those that other hosts can reach.
     pub(super) fn public(&self) -> impl Iterator<Item = SocketAddr> {
-        self.open.values().map(|open| open.at).filter(|at| !at.ip().is_loopback())
+        self.groups().map(|(_, group)| group.at).filter(|at| !at.ip().is_loopback())
     }
 
     pub(super) fn describe(&self) -> String {
-        let one = |(address, open): (&SocketAddr, &Open)| match open.at == *address {
-            true => address.to_string(),
-            false => format!("{address} (intercepted)"),
+        let one = |(address, groups): (&SocketAddr, &Vec<Group>)| match groups
+            .iter()
+            .any(|group| group.at != *address)
+        {
+            true => format!("{address} (intercepted)"),
+            false => address.to_string(),
         };
         self.open.iter().map(one).collect::<Vec<_>>().join(", ")
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::Entry;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -48,7 +48,7 @@ impl Owed {
     }
 
     /// Writes the same without a detour through the map: half of what a head costs.
-    fn put(&self, head: &mut BytesMut, client: &HeaderMap) {
+    fn put(&self, head: &mut Vec<u8>, client: &HeaderMap) {
         put_list(head, &VIA, client, via(self.version).as_bytes());
         put_list(head, &X_FORWARDED_FOR, client, self.ip.as_bytes());
         put_field(head, X_FORWARDED_PROTO.as_str(), PROTO.as_bytes());
@@ -118,11 +118,11 @@ pub fn request_head(
     owed: Option<&Owed>,
     length: Length,
 ) -> Bytes {
-    let mut head = BytesMut::with_capacity(1024);
-    head.put_slice(method.as_str().as_bytes());
-    head.put_u8(b' ');
-    head.put_slice(target.as_bytes());
-    head.put_slice(b" HTTP/1.1\r\n");
+    let mut head = Vec::with_capacity(1024);
+    head.extend_from_slice(method.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(target.as_bytes());
+    head.extend_from_slice(b" HTTP/1.1\r\n");
     put_field(&mut head, HOST.as_str(), host);
     for (name, value) in headers {
         let name = name.as_str();
@@ -140,8 +140,8 @@ pub fn request_head(
         Length::Known(length) => put_field(&mut head, CONTENT_LENGTH.as_str(), length.to_string().as_bytes()),
         Length::Chunked => put_field(&mut head, "transfer-encoding", b"chunked"),
     }
-    head.put_slice(b"\r\n");
-    head.freeze()
+    head.extend_from_slice(b"\r\n");
+    head.into()
 }
 
 /// Whether an absent body is said to be absent (RFC 9110 section 8.6).
@@ -150,35 +150,35 @@ fn expects_body(method: &Method) -> bool {
 }
 
 /// HTTP/2 splits cookies into crumbs, which HTTP/1.1 has no room for (RFC 9113 section 8.2.3).
-fn put_cookies(head: &mut BytesMut, headers: &HeaderMap) {
+fn put_cookies(head: &mut Vec<u8>, headers: &HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
     let Some(first) = crumbs.next() else { return };
-    head.put_slice(b"cookie: ");
-    head.put_slice(first.as_bytes());
+    head.extend_from_slice(b"cookie: ");
+    head.extend_from_slice(first.as_bytes());
     for crumb in crumbs {
-        head.put_slice(b"; ");
-        head.put_slice(crumb.as_bytes());
+        head.extend_from_slice(b"; ");
+        head.extend_from_slice(crumb.as_bytes());
     }
-    head.put_slice(b"\r\n");
+    head.extend_from_slice(b"\r\n");
 }
 
 /// A list with an entry of ours at its end; one field line, as some engines read only the first.
-fn put_list(head: &mut BytesMut, name: &HeaderName, client: &HeaderMap, ours: &[u8]) {
-    head.put_slice(name.as_str().as_bytes());
-    head.put_slice(b": ");
+fn put_list(head: &mut Vec<u8>, name: &HeaderName, client: &HeaderMap, ours: &[u8]) {
+    head.extend_from_slice(name.as_str().as_bytes());
+    head.extend_from_slice(b": ");
     for value in client.get_all(name) {
-        head.put_slice(value.as_bytes());
-        head.put_slice(b", ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b", ");
     }
-    head.put_slice(ours);
-    head.put_slice(b"\r\n");
+    head.extend_from_slice(ours);
+    head.extend_from_slice(b"\r\n");
 }
 
-fn put_field(head: &mut BytesMut, name: &str, value: &[u8]) {
-    head.put_slice(name.as_bytes());
-    head.put_slice(b": ");
-    head.put_slice(value);
-    head.put_slice(b"\r\n");
+fn put_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -49,11 +49,14 @@ impl Sending {
     pub(super) fn new(stream: Rc<Stream>, head: Bytes, upload: Rc<RefCell<Upload>>) -> Self {
         let chunked = upload.borrow().length() == Length::Chunked;
         let queued = head.len();
+        // Room for a small request: its head, its body, and the end of a chunked one.
+        let mut queue = VecDeque::with_capacity(4);
+        queue.push_back(head);
         Self {
             stream,
             upload,
             chunked,
-            queue: VecDeque::from([head]),
+            queue,
             queued,
             ended: false,
             terminated: false,

@@ -27,8 +27,8 @@ pub(super) enum Ruled {
 }
 
 impl Ruled {
-    /// By its name in any letter case. No two are of one length, so that a name is compared with one at most.
-    fn of(name: &str) -> Option<Self> {
+    /// By its name, a token in any letter case. No two are of one length, so that a name is compared with one at most.
+    pub(super) fn of(name: &str) -> Result<Option<Self>, &'static str> {
         let (field, spelling) = match name.len() {
             2 => (Self::Te, "te"),
             4 => (Self::Host, "host"),
@@ -39,27 +39,27 @@ impl Ruled {
             13 => (Self::Authorization, "authorization"),
             14 => (Self::ContentLength, "content-length"),
             17 => (Self::TransferEncoding, "transfer-encoding"),
-            _ => return None,
+            _ => return Ok(None),
         };
-        name.eq_ignore_ascii_case(spelling).then_some(field)
+        if name.eq_ignore_ascii_case(spelling) {
+            return Ok(Some(field));
+        }
+        let frames = matches!(field, Self::ContentLength | Self::TransferEncoding);
+        if frames && is_in_disguise(name, spelling) {
+            return Err("a field name spells Content-Length or Transfer-Encoding with an underscore");
+        }
+        Ok(None)
     }
 }
 
-/// Checks one field line, of which the name is a token; `Err` says what is wrong with it.
-pub(super) fn check_line(name: &str, value: &[u8]) -> Result<Option<Ruled>, &'static str> {
+/// Whether a head, or the value of a field, holds a control byte that has no place in it.
+pub(super) fn holds_control_byte(text: &[u8]) -> bool {
     // Without an early end the compiler looks at sixteen bytes at once.
-    if !value.iter().fold(true, |all, &byte| all & is_field_byte(byte)) {
-        return Err("a field value holds a control byte");
-    }
-    let ruled = Ruled::of(name);
-    if ruled.is_none() && is_framing_in_disguise(name) {
-        return Err("a field name spells Content-Length, Transfer-Encoding or Host with an underscore");
-    }
-    Ok(ruled)
+    text.iter().fold(false, |any, &byte| any | !(is_field_byte(byte) | (byte == b'\r') | (byte == b'\n')))
 }
 
 impl Seen {
-    /// Takes one field line that was checked; `Err` says what is wrong with it.
+    /// Takes one field line; `Err` says what is wrong with it.
     pub(super) fn take(&mut self, field: Ruled, value: &[u8]) -> Result<(), &'static str> {
         match field {
             Ruled::ContentLength => {
@@ -99,14 +99,9 @@ impl Seen {
 }
 
 /// Gateways of the CGI family read `_` as `-`: such a name would be framing to them and nothing to us.
-fn is_framing_in_disguise(name: &str) -> bool {
-    ["content-length", "transfer-encoding", "host"].iter().any(|framing| {
-        framing.len() == name.len()
-            && name
-                .bytes()
-                .zip(framing.bytes())
-                .all(|(byte, is)| byte.eq_ignore_ascii_case(&is) || byte == b'_' && is == b'-')
-    })
+fn is_in_disguise(name: &str, spelling: &str) -> bool {
+    let mut letters = name.bytes().zip(spelling.bytes());
+    letters.all(|(byte, is)| byte.eq_ignore_ascii_case(&is) || byte == b'_' && is == b'-')
 }
 
 fn length(value: &[u8]) -> Result<u64, &'static str> {
@@ -263,6 +258,26 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
+    }
+
+    #[test]
+    fn a_field_is_known_in_any_letter_case_and_framing_not_with_an_underscore() {
+        assert_eq!(Ruled::of("CONTENT-Length"), Ok(Some(Ruled::ContentLength)));
+        assert_eq!(Ruled::of("Transfer-Encoding"), Ok(Some(Ruled::TransferEncoding)));
+        for other in ["content-lengths", "content_type", "accept", "x-framing-lengt", "", "host-"] {
+            assert_eq!(Ruled::of(other), Ok(None), "{other}");
+        }
+        for disguised in ["content_length", "Content_Length", "TRANSFER_ENCODING"] {
+            assert!(Ruled::of(disguised).is_err(), "{disguised}");
+        }
+    }
+
+    #[test]
+    fn no_control_byte_but_those_of_a_line_stands_in_a_head() {
+        for byte in 0..=u8::MAX {
+            let allowed = matches!(byte, b'\t' | b'\r' | b'\n') || (byte >= b' ' && byte != 0x7f);
+            assert_eq!(holds_control_byte(&[b'a', byte, b'b']), !allowed, "{byte}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::mem::{self, MaybeUninit};
 use http::Method;
 use penstock_common::framing::{Framing, is_token};
 
-use super::fields::{Ruled, Seen, check_line, trim};
+use super::fields::{Ruled, Seen, holds_control_byte, trim};
 use super::{MAX_FIELDS, MAX_HEAD_BYTES};
 use crate::failure::{Failure, Reason};
 
@@ -61,6 +61,9 @@ pub fn check_request(head: &[u8]) -> Result<RequestHead, Failure> {
     if !lines_end_in_crlf(&head[..consumed]) {
         return Err(invalid("a line of the head does not end in CRLF"));
     }
+    if holds_control_byte(&head[..consumed]) {
+        return Err(invalid("a field value holds a control byte"));
+    }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(invalid("the request head is cut short"));
     };
@@ -90,7 +93,7 @@ fn check_fields(
     let mut seen = Seen::default();
     let mut special = Special::default();
     for field in fields {
-        if let Some(ruled) = check_line(field.name, field.value)? {
+        if let Some(ruled) = Ruled::of(field.name)? {
             seen.take(ruled, field.value)?;
             special.take(ruled, field.value)?;
         }

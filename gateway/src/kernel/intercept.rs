@@ -16,6 +16,7 @@ use std::io;
 use std::mem::offset_of;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
@@ -42,6 +43,8 @@ pub struct Intercept {
     cgroups: Cgroups,
     netns: u64,
     dialled: BTreeSet<SocketAddr>,
+    /// The gateway before or after this one.
+    other: Option<u32>,
 }
 
 impl Intercept {
@@ -76,7 +79,8 @@ impl Intercept {
         let others: Vec<String> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
         others.iter().for_each(|name| drop(ebpf.take_map(name)));
         let cgroups = Cgroups::new(root, scope);
-        let mut intercept = Self { ebpf, rules, control, cgroups, netns, dialled: BTreeSet::new() };
+        let mut intercept =
+            Self { ebpf, rules, control, cgroups, netns, dialled: BTreeSet::new(), other: None };
         intercept.prove().map_err(|e| format!("it does not intercept: {e}"))?;
         intercept.follow();
         Ok(intercept)
@@ -131,8 +135,20 @@ impl Intercept {
         }
     }
 
-    /// Looks up the cgroups that are meant: one may have come, gone, or been made anew.
+    /// Leaves the connects of another gateway alone, too, as long as its process lives: the engines of both may be at an
+    /// address that both have intercepted.
+    pub fn spare(&mut self, process: Option<u32>) {
+        // A process of a container cannot know how the host numbers another one.
+        let is_of_host = self.get(offset_of!(Control, own)) == u64::from(std::process::id());
+        self.other = process.filter(|_| is_of_host);
+        self.set(offset_of!(Control, other), self.other.map_or(0, u64::from));
+    }
+
+    /// Looks up who is meant and who is not: a cgroup may have come, gone, or been made anew, and the other gateway ended.
     pub fn follow(&mut self) {
+        if self.other.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            self.spare(None);
+        }
         let (within, except) = self.cgroups.look();
         self.mean(within, &except);
     }

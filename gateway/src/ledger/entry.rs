@@ -313,6 +313,31 @@ mod tests {
     }
 
     #[test]
+    fn spliced_events_count_like_all_others_and_the_next_gap_begins_behind_them() {
+        let (_, meter, mut entry) = open();
+        assert_eq!(entry.last_event(), None);
+        entry.event(1, entry.started());
+        let mut gaps = [0; splice::GAP_BUCKETS];
+        (gaps[1], gaps[3]) = (2, 1);
+        let spliced = Spliced {
+            bytes: 300,
+            framing: 21,
+            events: 3,
+            last_ns: splice::now_ns(),
+            gaps,
+            gap_sum_us: 9_000,
+            ..Spliced::default()
+        };
+        entry.spliced(&spliced);
+        let last = entry.last_event().unwrap();
+        entry.event(1, last + Duration::from_millis(1));
+        drop(entry);
+        let reading = meter.read();
+        assert_eq!((reading.events, reading.spliced_events, reading.response_bytes), (5, 3, 279));
+        assert_eq!((reading.gap.sum_us, &reading.gap.counts[..4]), (10_000, &[1, 2, 0, 1][..]));
+    }
+
+    #[test]
     fn the_gaps_of_a_long_stream_show_before_its_end_and_count_once() {
         let (_, meter, mut entry) = open();
         let start = entry.started();

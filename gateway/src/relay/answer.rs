@@ -39,8 +39,8 @@ struct Inner {
     entry: Option<Entry>,
     downstream: Rc<dyn Downstream>,
     parting: Option<Parting>,
-    /// When the client's side last took something.
-    taken: Instant,
+    /// When the client's side last took something; kept where [`Answer::guard`] watches.
+    taken: Option<Instant>,
 }
 
 enum Source {
@@ -79,14 +79,14 @@ impl Answer {
     }
 
     fn new(source: Source, entry: Entry, downstream: Rc<dyn Downstream>) -> Self {
-        let (entry, taken) = (Some(entry), Instant::now());
-        let inner = Inner { source, entry, downstream, parting: None, taken };
+        let inner = Inner { source, entry: Some(entry), downstream, parting: None, taken: None };
         Self { inner: Rc::new(RefCell::new(inner)), guard: None }
     }
 
     /// Watches the bounds from outside. For HTTP/2, where a stream without window is not asked for its body; the
     /// writes of an HTTP/1.1 connection are watched by the gate.
     pub fn guard(&mut self, bounds: Bounds) {
+        self.inner.borrow_mut().taken = Some(Instant::now());
         let watched = Rc::downgrade(&self.inner);
         self.guard = Some(spawn_local(guard(watched, bounds)).abort_handle());
     }
@@ -129,7 +129,9 @@ impl Inner {
             return Poll::Ready(Some(Err(parting.failure.clone())));
         }
         let Some(entry) = &mut self.entry else { return Poll::Ready(None) };
-        self.taken = Instant::now();
+        if let Some(taken) = &mut self.taken {
+            *taken = Instant::now();
+        }
         let frame = match &mut self.source {
             Source::Own(body) if body.is_empty() => None,
             Source::Own(body) => Some(Ok(Frame::data(std::mem::take(body)))),
@@ -200,7 +202,8 @@ impl Inner {
 async fn guard(watched: Weak<RefCell<Inner>>, bounds: Bounds) {
     loop {
         let Some(inner) = watched.upgrade() else { return };
-        let stalled_at = inner.borrow().taken + bounds.stall;
+        let Some(taken) = inner.borrow().taken else { return };
+        let stalled_at = taken + bounds.stall;
         let next = bounds.deadline.map_or(stalled_at, |deadline| deadline.min(stalled_at));
         if Instant::now() >= next {
             let failure = if next == stalled_at {

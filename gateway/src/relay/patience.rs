@@ -41,6 +41,11 @@ impl Patience {
         news
     }
 
+    /// When the engine last said something.
+    pub(super) fn last(&self) -> Instant {
+        self.last
+    }
+
     /// Ready when a bound is reached.
     pub(super) fn poll(&self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Failure> {
         let idle_at = self.last + self.limits.idle;
@@ -72,6 +77,17 @@ mod tests {
         assert_eq!(bound_within(&mut patience, 9).await, None);
         patience.renew();
         assert_eq!(bound_within(&mut patience, 9).await, None);
+        assert_eq!(bound_within(&mut patience, 2).await, Some(Reason::EngineSlow));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_unheard_counts_from_when_it_was_said() {
+        let mut patience = Patience::new(Limits { idle: Duration::from_secs(10), deadline: None });
+        let begun = Instant::now();
+        advance(Duration::from_secs(9)).await;
+        assert!(patience.heard((begun + Duration::from_secs(6)).into_std()));
+        assert!(!patience.heard((begun + Duration::from_secs(5)).into_std()));
+        assert_eq!(bound_within(&mut patience, 6).await, None);
         assert_eq!(bound_within(&mut patience, 2).await, Some(Reason::EngineSlow));
     }
 

@@ -1,6 +1,7 @@
 //! The tries of one request: which endpoints, in which order, and when another try is safe.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub(super) async fn try_endpoints(
         let mut lease = tries.pick(forward)?;
         entry.endpoint = Some(lease.endpoint().label.clone());
         entry.tries += 1;
-        let tried = tries.one(head, upload, &mut lease, entry).await;
+        let tried = pin!(tries.one(head, upload, &mut lease, entry)).await;
         entry.bytes_in = upload.borrow().received();
         let failed = match tried {
             Ok(begun) if tries.may_repeat(&begun, upload) => {
@@ -106,7 +107,7 @@ impl Tries<'_> {
         let mut terms = Terms { method: &head.method, traffic: self.traffic, deadline: self.deadline, fresh };
         let engines = &self.client.worker.engines;
         let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
-        match attempt(engines, lease, bytes.clone(), upload, terms).await {
+        match pin!(attempt(engines, lease, bytes.clone(), upload, terms)).await {
             Err(e) if e.seen == Seen::Stale && upload.borrow_mut().rewind() => {}
             tried => return tried,
         }

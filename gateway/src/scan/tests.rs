@@ -142,6 +142,22 @@ fn nested_values_are_held_to_their_structure_alone() {
 }
 
 #[test]
+fn members_are_read_alike_wherever_a_block_ends() {
+    let rests = [
+        r#""b":"\\\"","c":[{"d":"]\\","e":"é"}],"model":"q"}"#,
+        r#""mod\u0065l":"q","stream":true,"model":"r"}"#,
+        r#""b" : [ "x" ,{"model":[]}] , "model" : "q" }"#,
+        r#""b":{"c":"\"}"},"model":"q\\","d":[}"#,
+    ];
+    for padding in (0..70).map(|length| "a".repeat(length)) {
+        for rest in rests {
+            super::proof::json(format!(r#"{{"{padding}":"x",{rest}"#).as_bytes(), &[]);
+            super::proof::json(format!(r#"{{"x":"{padding}",{rest}"#).as_bytes(), &[]);
+        }
+    }
+}
+
+#[test]
 fn depth_is_bounded_at_a_thousand_levels() {
     let deep =
         |levels: usize| format!("{{\"a\":{}{},\"model\":\"q\"}}", "[".repeat(levels), "]".repeat(levels));

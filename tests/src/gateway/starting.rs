@@ -13,7 +13,7 @@ use crate::eventually;
 /// What there was before the process.
 pub(super) enum From {
     Nobody,
-    /// A gateway of this process number: who takes over from it shares its mounts, and so its pins.
+    /// A gateway of this process number: who takes over from it shares its network and its mounts, and so its pins.
     Running(u32),
     /// The network of this process number.
     Network(u32),
@@ -25,8 +25,9 @@ impl From {
     fn command(self, kernel: Kernel) -> Command {
         match self {
             Self::Running(before) if kernel.pins() => {
-                let mounts = format!("--mount=/proc/{before}/ns/mnt");
-                with_input(wrapped(&["nsenter", &mounts], &kernel.bare()), Stdio::null())
+                let (mounts, network) =
+                    (format!("--mount=/proc/{before}/ns/mnt"), format!("--net=/proc/{before}/ns/net"));
+                with_input(wrapped(&["nsenter", &network, &mounts], &kernel.bare()), Stdio::null())
             }
             Self::Network(of) => {
                 let network = format!("--net=/proc/{of}/ns/net");

@@ -244,6 +244,44 @@ impl Drop for Network {
     }
 }
 
+#[tokio::test]
+async fn an_address_that_the_host_gets_later_is_served_for_others_too_where_it_may_be_listened_on_before() {
+    if !is_root() {
+        return;
+    }
+    let network = Network::new();
+    let set = network.enter("sysctl -q -w net.ipv4.ip_nonlocal_bind=1").status().expect("sysctl");
+    assert!(set.success());
+    let address = nowhere();
+    let manifests = qwen(&[]) + &away(&[address]);
+    let models = |scope: &str| {
+        let words = format!("curl -s -m 5 http://{address}/v1/models");
+        let output = match scope {
+            "" => network.enter(&words).output(),
+            // In a cgroup that is left alone, as who comes from elsewhere is.
+            cgroup => network
+                .enter("sh -c")
+                .arg(format!("echo $$ > {cgroup}/cgroup.procs && exec {words}"))
+                .output(),
+        };
+        output.expect("curl").status.success()
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("procfs");
+    let root =
+        mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    let cgroup = format!("{}/penstock-test-{}", root.expect("cgroup v2"), fastrand::u32(..));
+    std::fs::create_dir(&cgroup).expect("a cgroup");
+    let except = format!("--intercept-except={cgroup}");
+    let options: Vec<&str> = EVERYONE.iter().copied().chain([&*except]).collect();
+    let gateway = Gateway::begin_in(network.0.id(), manifests, &options).ready().await;
+    let (within, outside) = (models(""), models(&cgroup));
+    network.ip(&format!("addr add {}/32 dev lo", address.ip()));
+    let later = (models(""), models(&cgroup));
+    drop(gateway);
+    eventually("an empty cgroup", async || std::fs::remove_dir(&cgroup).is_ok().then_some(())).await;
+    assert_eq!((within, outside, later), (true, false, (true, true)));
+}
+
 /// Ends what it runs.
 struct Running(Child);
 
@@ -288,9 +326,22 @@ async fn clients_may_dial_the_very_address_that_the_engine_has_and_the_gateway_s
         let answer = curl(CHAT);
         assert!(came_to_the_engine(&answer), "{answer}");
     }
-    let requests = gateway.access_log().len();
-    assert_eq!(requests, 5, "each came by once: {:?}", gateway.access_log());
-    gateway.signal(Signal::KILL);
-    drop(gateway);
+    let loop_of_curl = format!(
+        "for i in $(seq 150); do curl -s -m 5 -w '%{{http_code}}\\n' -o /dev/null http://{engine}{CHAT} -d '{}'; done",
+        chat("qwen")
+    );
+    let mut many = here.enter("sh -c");
+    let many = many.arg(loop_of_curl).stdout(Stdio::piped()).spawn().expect("a shell");
+    sleep(Duration::from_millis(300)).await;
+    let successor = gateway.successor(EVERYONE).ready().await;
+    let output =
+        tokio::task::spawn_blocking(|| many.wait_with_output()).await.expect("a thread").expect("the loop");
+    let answers = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(answers, "200\n".repeat(150));
+    let (before, after) = (gateway.access_log().len(), successor.access_log().len());
+    assert!(before > 5 && after > 0, "both serve: {before} and {after}");
+    assert_eq!(before + after, 155, "each request came by once");
+    successor.signal(Signal::KILL);
+    drop((successor, gateway));
     assert!(came_to_the_engine(&curl(CHAT)), "and straight again");
 }

@@ -1,6 +1,7 @@
 //! Streams that go from engine to client in the kernel: the client gets what the engine wrote, and nothing is lost of what
 //! the gateway counts. Needs root, and says so without.
 
+mod anomaly;
 mod ends;
 mod fuzz;
 

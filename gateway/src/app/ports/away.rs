@@ -15,7 +15,8 @@ impl Virtual {
         Self(program)
     }
 
-    /// Sockets that stand in for an address, one for each of `workers`; `inherited` are those of a predecessor.
+    /// Sockets that stand in for an address, one for each of `workers`; `inherited` are those of a predecessor. None where
+    /// this host has no such address family: nobody can connect there.
     ///
     /// # Errors
     /// When nothing would send connects there, or somebody else's program sends them elsewhere.
@@ -29,21 +30,26 @@ impl Virtual {
             let why = format!("this host has no such address, and connects to it are not intercepted: {why}");
             io::Error::new(io::ErrorKind::AddrNotAvailable, why)
         })?;
-        let known = inherited.first().map(TcpListener::local_addr).transpose()?;
+        let mut sockets = inherited;
+        let is_new = sockets.is_empty();
+        if is_new {
+            sockets = match listener::bind(SocketAddr::new(loopback(address), 0), 1, [], Vec::new()) {
+                Err(e) if listener::lacks_family(&e) => {
+                    tracing::warn!(%address, error = %e, "this host has no such address family; nobody is served there");
+                    return Ok(Vec::new());
+                }
+                bound => bound?,
+            };
+        }
+        let Some(first) = sockets.first() else { return Ok(Vec::new()) };
+        let at = first.local_addr()?;
         let seen = program.seen(address)?;
-        if seen != address && known != Some(seen) {
+        if seen != address && (is_new || seen != at) {
             let why = format!(
                 "connects to it are already sent to {seen}, by another gateway or another eBPF program of this host"
             );
             return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
         }
-        let sockets = if inherited.is_empty() {
-            listener::bind(SocketAddr::new(loopback(address), 0), 1, [], Vec::new())?
-        } else {
-            inherited
-        };
-        let Some(first) = sockets.first() else { return Err(io::ErrorKind::NotFound.into()) };
-        let at = first.local_addr()?;
         listener::bind(at, workers, [at], sockets)
     }
 
@@ -66,6 +72,13 @@ impl Virtual {
     pub(super) fn close_all(&mut self) {
         if let Ok(program) = &mut self.0 {
             program.forget_all();
+        }
+    }
+
+    /// Leaves the connects of this process alone, another gateway's.
+    pub(super) fn spare(&mut self, process: Option<u32>) {
+        if let Ok(program) = &mut self.0 {
+            program.spare(process);
         }
     }
 

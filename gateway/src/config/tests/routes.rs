@@ -252,3 +252,37 @@ fn an_unsupported_field_refuses_the_route_and_nothing_else() {
     assert_eq!(condition(&report, "HTTPRoute default/r", "", "Accepted"), "false UnsupportedValue");
     assert!(!report.ok() && !report.is_fatal());
 }
+
+#[test]
+fn an_annotation_of_a_route_keeps_its_streams_from_being_spliced() {
+    let route = |annotation: &str| {
+        with_base(&format!(
+            "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r, annotations: {{other.dev/x: [1], {annotation}}}}}
+spec:
+  parentRefs: [{{name: gw}}]
+  rules: [{{backendRefs: [{TO_A}]}}]
+"
+        ))
+    };
+    for (annotation, spliced) in
+        [("a: b", true), ("penstock.dev/splice: auto", true), ("penstock.dev/splice: \"off\"", false)]
+    {
+        let (snapshot, report) = built(&route(annotation));
+        assert!(report.ok(), "{annotation}");
+        assert_eq!(listener(&snapshot, "web").matches[0].rule.traffic.splice, spliced, "{annotation}");
+    }
+    one_error(
+        &route("penstock.dev/splice: never"),
+        &["metadata.annotations.penstock.dev/splice", "auto or off"],
+    );
+    let elsewhere = "apiVersion: v1
+kind: Service
+metadata: {name: s, annotations: {penstock.dev/splice: auto}}
+spec: {ports: [{port: 80}]}
+";
+    let warnings = warnings(elsewhere);
+    assert!(warnings.iter().any(|warning| warning.contains("only an HTTPRoute")), "{warnings:?}");
+}

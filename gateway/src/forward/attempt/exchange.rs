@@ -73,7 +73,7 @@ impl Exchange {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 lease.commit();
-                self.sent = Some(Instant::now());
+                self.sent = sending.last_written();
                 self.sending = None;
             }
             Poll::Ready(Err(SendError::Body(failure))) => return Err(failure),

@@ -2,10 +2,11 @@
 
 use http::header::{COOKIE, HOST, HeaderMap};
 use http::request::Parts;
+use penstock_common::framing::is_field_byte;
 
 use super::{Special, check_method, invalid, may_have_body, target};
 use crate::failure::{Failure, Reason};
-use crate::gate::fields::{Seen, check_line};
+use crate::gate::fields::{Ruled, Seen};
 use crate::gate::{MAX_FIELDS, MAX_H2_FIELDS};
 
 /// Checks the head of an HTTP/2 request; `has_body`: its HEADERS did not end the stream. That the body is as long
@@ -82,7 +83,10 @@ fn check_fields(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
         if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
             return Err("a field value begins or ends with white space");
         }
-        if let Some(ruled) = check_line(name, value)? {
+        if !value.iter().copied().all(is_field_byte) {
+            return Err("a field value holds a control byte");
+        }
+        if let Some(ruled) = Ruled::of(name)? {
             seen.take(ruled, value)?;
             special.take(ruled, value)?;
         }

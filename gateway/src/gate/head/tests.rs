@@ -362,8 +362,22 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => prop::sample::select(words).prop_map(<[u8]>::to_vec), 1 => any::<u8>().prop_map(|byte| vec![byte])]
 }
 
+/// The obvious way to say it.
+fn each_line_ends_in_crlf(head: &[u8]) -> bool {
+    (0..head.len()).all(|at| match head[at] {
+        b'\r' => head.get(at + 1) == Some(&b'\n'),
+        b'\n' => at > 0 && head[at - 1] == b'\r',
+        _ => true,
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn line_ends_are_judged_as_the_obvious_way_does(head in "[ab\r\n]{0,6}((\r\n)?[a-z]{0,20}){0,8}(\r\n)?") {
+        prop_assert_eq!(lines_end_in_crlf(head.as_bytes()), each_line_ends_in_crlf(head.as_bytes()));
+    }
 
     #[test]
     fn whatever_passes_is_read_alike_by_hyper(

@@ -242,3 +242,27 @@ proptest! {
         prop_assert_eq!(tap.usage(), usage::find(head, tail));
     }
 }
+
+#[test]
+fn what_goes_past_unseen_leaves_its_end_and_the_count_goes_on_behind_it() {
+    for (stream, input) in [(VLLM_STREAM, 36), (LLAMA_STREAM, 17), (ANTHROPIC_STREAM, 25)] {
+        let separator = if stream.contains("\r\n") { "\r\n\r\n" } else { "\n\n" };
+        let events: Vec<&str> = stream.split_inclusive(separator).collect();
+        let [first, unseen @ .., last] = &events[..] else { panic!("a short stream") };
+        let mut tap = Tap::new(Kind::EventStream);
+        assert_eq!((tap.pass(first.as_bytes()), tap.is_between_events()), (1, true));
+        // As the kernel half keeps it: with its framing, and cut.
+        let unseen = unseen.concat() + "\r\n";
+        tap.skip(&unseen.as_bytes()[unseen.len().saturating_sub(512)..]);
+        tap.pass(&last.as_bytes()[..5]);
+        assert!(!tap.is_between_events());
+        tap.pass(&last.as_bytes()[5..]);
+        assert!(tap.is_between_events());
+        assert_eq!(tap.usage().and_then(|usage| usage.input_tokens), Some(input), "{stream}");
+    }
+}
+
+#[test]
+fn one_document_is_never_between_events() {
+    assert!(!Tap::new(Kind::Json).is_between_events());
+}

@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
-use memchr::memchr_iter;
 use memchr::memmem::{Finder, FinderRev};
 
 use crate::ledger::Usage;
@@ -47,7 +46,7 @@ fn usage_at(window: &[u8], position: usize) -> Option<Usage> {
     if before.ends_with(b"\\") {
         return None;
     }
-    read(object(value(key.strip_prefix(KEY)?)?)?)
+    read(value(key.strip_prefix(KEY)?)?)
 }
 
 /// What follows the colon behind a key.
@@ -55,51 +54,41 @@ fn value(after_key: &[u8]) -> Option<&[u8]> {
     Some(after_key.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
 }
 
-/// The object that starts here, to its closing brace.
-fn object(text: &[u8]) -> Option<&[u8]> {
+/// Names of OpenAI's chat and completions, then those of its responses and of Anthropic.
+const NAMES: [&[u8]; 6] = [
+    b"prompt_tokens",
+    b"completion_tokens",
+    b"cached_tokens",
+    b"input_tokens",
+    b"output_tokens",
+    b"cache_read_input_tokens",
+];
+
+/// The numbers behind the names in the object that starts here, at whatever depth: the names are distinct enough. The
+/// first of each counts; none does where the object's end is missing.
+fn read(text: &[u8]) -> Option<Usage> {
     if !text.starts_with(b"{") {
         return None;
     }
-    let mut depth = 0_usize;
-    let mut in_string = false;
-    let mut bytes = text.iter().enumerate();
-    while let Some((index, byte)) = bytes.next() {
-        match byte {
-            b'\\' if in_string => _ = bytes.next(),
-            b'"' => in_string = !in_string,
-            b'{' if !in_string => depth += 1,
-            b'}' if !in_string && depth == 1 => return text.get(..=index),
-            b'}' if !in_string => depth -= 1,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Names of OpenAI's chat and completions, then those of its responses and of Anthropic; each behind its quote.
-const NAMES: [&[u8]; 6] = [
-    br#"prompt_tokens""#,
-    br#"completion_tokens""#,
-    br#"cached_tokens""#,
-    br#"input_tokens""#,
-    br#"output_tokens""#,
-    br#"cache_read_input_tokens""#,
-];
-
-/// The numbers behind the names, at whatever depth: the names are distinct enough. The first of each counts.
-fn read(object: &[u8]) -> Option<Usage> {
     let mut numbers = [None; NAMES.len()];
-    for quote in memchr_iter(b'"', object) {
-        let (_, text) = object.split_at(quote + 1);
-        if !matches!(text, [b'p' | b'c' | b'i' | b'o', ..]) {
-            continue;
-        }
-        for (found, name) in numbers.iter_mut().zip(NAMES) {
-            if found.is_none()
-                && let Some(behind) = text.strip_prefix(name)
-            {
-                *found = value(behind).and_then(number);
+    let (mut rest, mut depth) = (text, 0_usize);
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        rest = behind;
+        match byte {
+            b'"' => {
+                let (name, behind) = string(rest)?;
+                rest = behind;
+                if let Some(at) = NAMES.iter().position(|known| *known == name)
+                    && let Some(found @ None) = numbers.get_mut(at)
+                {
+                    *found = value(behind).and_then(number);
+                }
             }
+            b'{' => depth += 1,
+            b'}' if depth == 1 => break,
+            b'}' => depth -= 1,
+            _ => {}
         }
     }
     let [prompt, completion, cached, input, output, cache_read] = numbers;
@@ -109,6 +98,18 @@ fn read(object: &[u8]) -> Option<Usage> {
         cached_tokens: cached.or(cache_read),
     };
     (usage != Usage::default()).then_some(usage)
+}
+
+/// The string that began before `text`, and what is behind its closing quote.
+fn string(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut at = 0;
+    loop {
+        at += text.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        if text.get(at) == Some(&b'"') {
+            return Some((text.get(..at)?, text.get(at + 1..)?));
+        }
+        at += 2;
+    }
 }
 
 fn number(value: &[u8]) -> Option<u64> {
