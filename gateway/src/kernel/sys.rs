@@ -389,8 +389,8 @@ impl Drop for Words {
 
 /// Gives the pages back to the system that malloc keeps between what is in use. Takes milliseconds where there are many.
 pub fn give_memory_back() {
-    // SAFETY: any thread may call it at any time: it takes malloc's own locks and moves nothing.
     #[cfg(target_env = "gnu")]
+    // SAFETY: any thread may call it at any time: it takes malloc's own locks and moves nothing.
     unsafe {
         libc::malloc_trim(0);
     }
