@@ -35,7 +35,7 @@ async fn a_port_moves_to_all_addresses_and_back() {
 
 #[tokio::test]
 async fn workers_that_cannot_be_made_fail_the_start() {
-    let run = ["run", "-f", "-", "--workers", "64", "--admin", "127.0.0.1:0"];
+    let run = ["run", "-f", "-", "--workers", "64", "--admin", "127.0.0.1:0", "--kernel", "off"];
     // It fails before it binds the port.
     let manifests = qwen(&[]).replace("$PORT", "17999");
     let output = command_after("ulimit -n 40", &run, &manifests).await;
