@@ -275,10 +275,10 @@ impl Bound {
 }
 
 impl Report {
-    /// Begins anew for a wish.
+    /// Begins anew for a wish. `arm` is to follow once the rest can be seen: the user half reads it first, at any time,
+    /// and must not find the figures of the last wish under it.
     #[inline(always)]
     pub fn begin(&mut self, wish: &Wish) {
-        self.arm = wish.arm;
         self.passed = 0;
         self.framing = 0;
         self.events = 0;

@@ -171,15 +171,23 @@ pub fn splice(ctx: SkMsgContext) -> u32 {
 /// Takes a new wish over, if it is this connection's.
 #[inline(always)]
 fn follow(bound: &mut Bound, slot: &mut Slot, arm: u64) -> bool {
-    // A full barrier: what was written before `arm` is read after it.
-    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(&raw mut slot.report.reserved, 1) };
+    // What was written before `arm` is read after it.
+    barrier(slot);
     let wish = unsafe { (&raw const slot.wish).read_volatile() };
     if wish.arm != arm || wish.generation != bound.generation {
         return false;
     }
     bound.follow(&wish);
     slot.report.begin(&wish);
+    barrier(slot);
+    unsafe { (&raw mut slot.report.arm).write_volatile(wish.arm) };
     true
+}
+
+/// A full one.
+#[inline(always)]
+fn barrier(slot: &mut Slot) {
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(&raw mut slot.report.reserved, 1) };
 }
 
 enum Not {

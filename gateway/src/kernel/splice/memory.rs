@@ -85,7 +85,8 @@ impl Slots {
         self.word(slot, 0).store(0, Release);
     }
 
-    /// The report as it is now; each word is whole, the report as such only when nothing more is redirected.
+    /// The report as it is now; each word is whole, the report as such only when nothing more is redirected. `arm` comes
+    /// first: figures of a wish before it are gone by then.
     pub(super) fn report(&self, slot: u32) -> Report {
         let mut bytes = [0; REPORT_WORDS * 8];
         for (n, word) in bytes.chunks_exact_mut(8).enumerate() {
@@ -97,7 +98,7 @@ impl Slots {
     /// When the last event passed, where the slot is armed and something did.
     pub(super) fn voice(&self, slot: u32) -> Option<u64> {
         let arm = self.word(slot, 0).load(Relaxed);
-        let report = |n| self.word(slot, REPORT + n).load(Relaxed);
+        let report = |n| self.word(slot, REPORT + n).load(Acquire);
         (arm != 0 && report(ARM) == arm && report(PASSED) != 0).then(|| report(LAST))
     }
 
