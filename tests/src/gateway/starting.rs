@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub(super) enum From {
 impl From {
     fn command(self, kernel: Kernel) -> Command {
         match self {
-            Self::Running(before) if kernel.pins() => {
+            Self::Running(before) if kernel.pins() && lives(before) => {
                 let (mounts, network) =
                     (format!("--mount=/proc/{before}/ns/mnt"), format!("--net=/proc/{before}/ns/net"));
                 with_input(wrapped(&["nsenter", &network, &mounts], &kernel.bare()), Stdio::null())
@@ -40,6 +41,11 @@ impl From {
             }
         }
     }
+}
+
+/// Whether a process still has its namespaces: one that has ended takes them along, waited for or not.
+fn lives(process: u32) -> bool {
+    Path::new(&format!("/proc/{process}/ns/mnt")).exists()
 }
 
 fn with_input(mut command: Command, input: Stdio) -> Command {

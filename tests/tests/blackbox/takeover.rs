@@ -251,14 +251,13 @@ async fn a_gateway_that_is_killed_before_it_gave_its_sockets_is_followed_by_a_pl
 /// A gateway that dies in the middle of a hand-over, played: real sockets, with clients in their queues.
 #[tokio::test]
 async fn what_waits_in_the_queues_is_served_though_the_old_one_dies_before_it_lets_go() {
-    let (_engine, gateway) = one_engine().await;
+    let (_engine, mut gateway) = one_engine().await;
     let place = gateway.place();
     let address = gateway.address;
     let start = gateway.successor(&[]);
     drop(start);
     gateway.signal(Signal::TERM);
-    eventually("the port to be free", async || TcpStream::connect(address).await.is_err().then_some(()))
-        .await;
+    assert!(gateway.exited().await.success());
     assert!(!place.exists(), "an orderly exit leaves nothing behind");
 
     let old = UnixListener::bind(&place).expect("the place of the one that was");
