@@ -66,7 +66,9 @@ fn rustc() -> Result<String> {
 fn build() -> Result<PathBuf> {
     // All of the workspace, so that dependencies have the features that the tests built them with.
     let mut build = cargo(&["bench", "--workspace", "--bench", "scan", "--profile", "dev"]);
+    // Incremental builds inline less, and CI makes none.
     build
+        .env("CARGO_INCREMENTAL", "0")
         .args(["--no-run", "--message-format=json"])
         .args(OPTIMISED.iter().flat_map(|set| ["--config", set]));
     let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
