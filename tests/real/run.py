@@ -24,6 +24,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "tiny"
 REPLICAS = 2
 KERNEL = os.environ.get("PENSTOCK_TEST_KERNEL", "off")
+COUNTS = KERNEL in ("account", "full")
 # Streams that somebody holds at one engine, past Penstock: fewer than its slots.
 ASIDE = 6
 QUESTION = [{"role": "user", "content": "tell me of the red barn"}]
@@ -106,7 +107,7 @@ class Stage:
         path.write_text(manifests(self.port, self.engines))
         run = [os.environ["PENSTOCK_BIN"], "run", "-f", str(path), "--admin", f"127.0.0.1:{self.admin}"]
         run += ["--kernel", KERNEL]
-        if KERNEL == "account":
+        if COUNTS:
             # Pins of its own: no other gateway of this host shares its counts, or keeps it from having any.
             mounted = 'mount -t bpf -o mode=0700 none /sys/fs/bpf && exec "$0" "$@"'
             run = ["unshare", "--mount", "sh", "-c", mounted, *run]
@@ -247,7 +248,7 @@ class RealEngines(unittest.IsolatedAsyncioTestCase):
         for engine, tokens in zip(STAGE.engines, before):
             self.assertGreater(self.tokens(engine), tokens)
 
-    @unittest.skipUnless(KERNEL == "account", "this process or host cannot load the programs that count")
+    @unittest.skipUnless(COUNTS, "this process or host cannot load the programs that count")
     async def test_an_engine_that_others_keep_busy_is_left_to_them(self):
         busy, free = STAGE.engines
         ready = asyncio.Semaphore(0)
