@@ -25,6 +25,13 @@ pub struct Snapshot {
     pub pools: Vec<Arc<Pool>>,
 }
 
+impl Snapshot {
+    /// Those of all pools; one of several pools comes with each.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.pools.iter().flat_map(|pool| &pool.endpoints)
+    }
+}
+
 /// `namespace/name` of the object that something came from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectName {

@@ -121,7 +121,7 @@ fn traffic(state: &AdminState) {
     state.ledger.process().buffered(100);
     state.status.reload_succeeded();
     state.status.reload_failed("line 3: no");
-    for endpoint in state.snapshot.load().pools.iter().flat_map(|pool| &pool.endpoints) {
+    for endpoint in state.snapshot.load().endpoints() {
         endpoint.counted.publish(EndpointCounts { open: 3, foreign_open: 2, ..EndpointCounts::default() });
     }
     state.status.set_rung("account", "no CAP_NET_ADMIN");

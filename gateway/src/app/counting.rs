@@ -83,8 +83,7 @@ impl Drop for Counting {
 
 fn tcp_endpoints(snapshot: &Snapshot) -> Vec<Arc<Endpoint>> {
     let mut endpoints: Vec<_> =
-        snapshot.pools.iter().flat_map(|pool| pool.endpoints.iter().cloned()).collect();
-    endpoints.retain(|endpoint| tcp(endpoint).is_some());
+        snapshot.endpoints().filter(|endpoint| tcp(endpoint).is_some()).cloned().collect();
     endpoints.sort_by_key(tcp);
     endpoints.dedup_by_key(|endpoint| tcp(endpoint));
     endpoints
@@ -228,7 +227,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::snapshot::{ObjectName, Pool};
+    use crate::route::fixtures::pool_of;
 
     /// Counts as many busy requests as the endpoint's port says, while it works.
     struct Fake {
@@ -265,10 +264,7 @@ mod tests {
 
     fn snapshot(addresses: &[Address]) -> Snapshot {
         let endpoints = addresses.iter().map(|address| Arc::new(Endpoint::new(address.clone()))).collect();
-        let name = ObjectName { namespace: "default".into(), name: "pool".into() };
-        let pool =
-            Pool { name, kind: "Backend", endpoints, models: Default::default(), meter: Arc::default() };
-        Snapshot { pools: vec![Arc::new(pool)], ..Snapshot::default() }
+        Snapshot { pools: vec![pool_of("pool", endpoints)], ..Snapshot::default() }
     }
 
     #[tokio::test]

@@ -33,7 +33,7 @@ pub(super) async fn watch(snapshot: Arc<ArcSwap<Snapshot>>) {
 }
 
 fn look(snapshot: &Snapshot) {
-    for endpoint in snapshot.pools.iter().flat_map(|pool| &pool.endpoints) {
+    for endpoint in snapshot.endpoints() {
         endpoint.listen();
     }
     // An endpoint of two pools hangs if it does in the eyes of one.
@@ -107,24 +107,16 @@ fn settle(endpoint: &Endpoint, verdict: Verdict) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::{Address, Lease, pass};
+    use crate::endpoint::{Lease, pass};
     use crate::kernel::EndpointCounts;
     use crate::pick::{HotCold, Picker};
-    use crate::snapshot::{ObjectName, Pool};
+    use crate::route::fixtures::pool;
 
     struct World(Snapshot);
 
     impl World {
         fn of(count: u16) -> Self {
-            let endpoint = |port| Arc::new(Endpoint::new(Address::Tcp(([127, 0, 0, 1], port).into())));
-            let pool = Pool {
-                name: ObjectName { namespace: "default".into(), name: "pool".into() },
-                kind: "Backend",
-                endpoints: (1..=count).map(endpoint).collect(),
-                models: HashMap::new(),
-                meter: Arc::default(),
-            };
-            Self(Snapshot { pools: vec![Arc::new(pool)], ..Snapshot::default() })
+            Self(Snapshot { pools: vec![pool("pool", count)], ..Snapshot::default() })
         }
 
         fn endpoint(&self, at: usize) -> &Arc<Endpoint> {

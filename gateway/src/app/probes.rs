@@ -32,7 +32,7 @@ impl Probes {
                 self.asked.remove(&address);
             }
         }
-        for endpoint in snapshot.pools.iter().flat_map(|pool| &pool.endpoints) {
+        for endpoint in snapshot.endpoints() {
             if !self.asked.contains(&endpoint.address) {
                 self.asked.insert(endpoint.address.clone());
                 self.running.spawn(ask(endpoint.clone(), self.room.clone()));
@@ -59,17 +59,11 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::snapshot::{ObjectName, Pool};
+    use crate::route::fixtures::pool_of;
 
     fn snapshot(endpoints: Vec<Arc<Endpoint>>) -> Snapshot {
-        let pool = |name: &str| Pool {
-            name: ObjectName { namespace: "default".into(), name: name.into() },
-            kind: "InferencePool",
-            endpoints: endpoints.clone(),
-            models: std::collections::HashMap::default(),
-            meter: Arc::default(),
-        };
-        Snapshot { pools: vec![Arc::new(pool("a")), Arc::new(pool("b"))], ..Snapshot::default() }
+        let pools = vec![pool_of("a", endpoints.clone()), pool_of("b", endpoints)];
+        Snapshot { pools, ..Snapshot::default() }
     }
 
     #[tokio::test]

@@ -17,10 +17,14 @@ pub(crate) fn endpoint(port: u16) -> Arc<Endpoint> {
 
 /// With this many endpoints.
 pub(crate) fn pool(pool: &str, endpoints: u16) -> Arc<Pool> {
+    pool_of(pool, (0..endpoints).map(|i| endpoint(8000 + i)).collect())
+}
+
+pub(crate) fn pool_of(pool: &str, endpoints: Vec<Arc<Endpoint>>) -> Arc<Pool> {
     Arc::new(Pool {
         name: name(pool),
         kind: "InferencePool",
-        endpoints: (0..endpoints).map(|i| endpoint(8000 + i)).collect(),
+        endpoints,
         models: Default::default(),
         meter: Arc::default(),
     })

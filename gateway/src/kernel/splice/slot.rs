@@ -154,6 +154,10 @@ impl Slot {
             return Ok(spliced);
         }
         self.splice.slots.tails(self.index, &report, tail);
+        if spliced.reason == Some(Reason::Unequal) {
+            // Another author: how much is whose cannot be told.
+            return Err(Unequal { spliced: spliced.bytes, taken: spliced.bytes });
+        }
         // A client that is gone has nothing more to lose.
         let Ok(written) = sys::written(client.as_fd()) else { return Ok(spliced) };
         let taken = written.wrapping_sub(armed.written);
