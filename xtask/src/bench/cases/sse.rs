@@ -12,7 +12,7 @@ pub(super) const CASE: Case = Case {
     about: "streams of 200-byte events, one each 40 ms",
     columns: &[
         Column::plain("CPU per million events", "s", 1),
-        Column::of_direct("of the whole machine", "s", 1),
+        Column::of_direct("CPU per million events, whole machine", "s", 1),
         Column::added("event p50", "µs", 0),
         Column::added("event p99", "µs", 0),
         Column::plain("events per second", "", 0),
