@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -34,7 +34,7 @@ use crate::route::models;
 use crate::route::{Action, Asked, Forward, Host, Table};
 use crate::scan::{JsonScanner, MultipartScanner, Scanner};
 use crate::snapshot::ClientPolicy;
-use crate::upload::{Sender, Upload, scan_failure};
+use crate::upload::{ClientBody, Sender, Upload, scan_failure};
 use crate::worker::Worker;
 
 /// The connection that a request came in on.
@@ -116,6 +116,14 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
     client.gate.opened();
     let mut turn = Turn(Some(client.clone()));
     let (mut parts, body) = request.into_parts();
+    let body = match client.gate.take_body() {
+        Some(whole) => {
+            // hyper was told that there is none.
+            parts.headers.insert(CONTENT_LENGTH, whole.len().into());
+            ClientBody::Whole(whole)
+        }
+        None => ClientBody::Coming(body),
+    };
     let (version, without_body) = (parts.version, parts.method == Method::HEAD);
     let tables = client.worker.shared.tables.load_full();
     let mut entry = open(client, &parts, tables.meter());
@@ -197,7 +205,7 @@ fn open(client: &Client, parts: &Parts, meter: &Arc<crate::ledger::Meter>) -> En
 async fn exchange(
     client: &Rc<Client>,
     parts: &mut Parts,
-    body: Incoming,
+    body: ClientBody,
     request_id: &HeaderValue,
     entry: &mut Entry,
     table: &Table,

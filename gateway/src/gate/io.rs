@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ::hyper::rt::{Read, ReadBufCursor, Write};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, timeout_at};
@@ -163,6 +163,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     pub fn opened(&self) {
         if let Side::Http2(frames) = &mut self.0.borrow_mut().side {
             frames.in_flight += 1;
+        }
+    }
+
+    /// The body of the request that hyper hands to its service, where the gate kept it from hyper: it came whole, with
+    /// its head.
+    #[must_use]
+    pub fn take_body(&self) -> Option<Bytes> {
+        match &mut self.0.borrow_mut().side {
+            Side::Http1(turn) => turn.body.take(),
+            Side::Http2(_) => None,
         }
     }
 
