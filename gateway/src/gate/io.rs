@@ -14,6 +14,7 @@ mod read;
 mod tests;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -234,6 +235,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             Some(End::Fault(failure)) => Some(failure.clone()),
             _ => None,
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Gate<S> {
+    /// Ready when the client has left before its answer was over: what is done for it may be dropped. For HTTP/1.1; to be
+    /// polled by the task that polls hyper, behind it.
+    pub async fn left(&self) {
+        poll_fn(|cx| self.0.borrow_mut().poll_left(cx)).await;
     }
 }
 

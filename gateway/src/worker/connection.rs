@@ -65,6 +65,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                     // First: a request that has arrived is taken in before the connection is told to end.
                     biased;
                     _ = connection.as_mut() => None,
+                    () = gate.left() => None,
                     () = gate.quiet() => {
                         drop(connection);
                         parked(worker, &gate, socket).await
@@ -135,6 +136,7 @@ async fn until_ended<C: Future>(client: &Client, connection: C) {
     tokio::select! {
         biased;
         _ = connection => {}
+        () = client.gate.left() => {}
         () = quiet => {}
         () = client.worker.ended_and_answered() => {}
     }

@@ -156,6 +156,7 @@ async fn serve(stream: TcpStream, limits: GateLimits, seen: Seen) {
                     next = tokio::select! {
                         biased;
                         _ = connection.as_mut() => None,
+                        () = gate.left() => None,
                         () = gate.quiet() => {
                             drop(connection);
                             seen.parked.set(seen.parked.get() + 1);
