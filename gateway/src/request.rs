@@ -118,8 +118,10 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
     let (mut parts, body) = request.into_parts();
     let body = match client.gate.take_body() {
         Some(whole) => {
-            // hyper was told that there is none.
-            parts.headers.insert(CONTENT_LENGTH, whole.len().into());
+            // hyper was told that there is none. Not `insert`, which may let the map grow first.
+            if let Some(length) = parts.headers.get_mut(CONTENT_LENGTH) {
+                *length = whole.len().into();
+            }
             ClientBody::Whole(whole)
         }
         None => ClientBody::Coming(body),
