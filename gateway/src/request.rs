@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -155,6 +155,10 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
         failure::respond(&failure, dialect).map(Served::Own)
     });
     head::describe(&mut response, &request_id);
+    if version != Version::HTTP_2 && client.worker.is_succeeded() {
+        // The one goodbye of HTTP/1.1 that no request can cross.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if without_body {
         head::without_body(&mut response);
     }
