@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
@@ -39,12 +39,12 @@ fn snapshot() -> Snapshot {
             name: name(HOSTILE),
             kind,
             endpoints: vec![endpoint.clone()],
-            models: HashMap::new(),
+            models: BTreeMap::new(),
             meter: Arc::default(),
         })
     };
     let mut first = pool("InferencePool");
-    Arc::get_mut(&mut first).unwrap().models = HashMap::from([("qwen".into(), Arc::new(model))]);
+    Arc::get_mut(&mut first).unwrap().models = BTreeMap::from([("qwen".into(), Arc::new(model))]);
     let secret = HeaderValue::from_static("secret-key");
     let rule = Arc::new(Rule {
         route: name("route"),

@@ -107,12 +107,13 @@ impl Tries<'_> {
         let mut terms = Terms { method: &head.method, traffic: self.traffic, deadline: self.deadline, fresh };
         let engines = &self.client.worker.engines;
         let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
-        match pin!(attempt(engines, lease, bytes.clone(), upload, terms)).await {
+        match pin!(attempt(engines, lease, bytes, upload, terms)).await {
             Err(e) if e.seen == Seen::Stale && upload.borrow_mut().rewind() => {}
             tried => return tried,
         }
         terms.fresh = true;
         entry.tries += 1;
+        let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
         attempt(engines, lease, bytes, upload, terms).await.map_err(|mut e| {
             // An engine that refuses now may have died of this very request: others are not to follow it.
             if e.seen == Seen::Nothing {

@@ -131,7 +131,12 @@ fn value(parts: &[&[u8]]) -> HeaderValue {
 
 /// `{:016x}`, without `fmt`: these are the only digits that each request pays for.
 fn hex(number: u64) -> [u8; 16] {
-    std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at)) as usize & 15])
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 16];
+    for (at, digit) in text.iter_mut().enumerate() {
+        *digit = DIGITS[(number >> (60 - 4 * at)) as usize & 15];
+    }
+    text
 }
 
 /// Engines are asked in origin form, also where the client sent a whole URI.
