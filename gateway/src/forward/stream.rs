@@ -41,13 +41,9 @@ impl Stream {
         }
     }
 
-    /// Reads what is there; `Ok(0)` is the end.
+    /// Reads what is there; `Ok(0)` is the end. Makes no system call where nothing was reported.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self {
-                Self::Tcp(stream) => ready!(stream.poll_read_ready(cx))?,
-                Self::Unix(stream) => ready!(stream.poll_read_ready(cx))?,
-            }
             let mut read = None;
             let mut receive = || {
                 let n = rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT)?.0;
@@ -64,6 +60,10 @@ impl Stream {
                 (Some(n), _) => return Poll::Ready(Ok(n)),
                 (None, Err(e)) if e.kind() != ErrorKind::WouldBlock => return Poll::Ready(Err(e)),
                 (None, _) => {}
+            }
+            match self {
+                Self::Tcp(stream) => ready!(stream.poll_read_ready(cx))?,
+                Self::Unix(stream) => ready!(stream.poll_read_ready(cx))?,
             }
         }
     }
