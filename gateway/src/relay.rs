@@ -142,8 +142,8 @@ impl Relay {
             }
             match filled {
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    self.patience.renew();
-                    self.endpoint.silence.end();
+                    let now = self.patience.renew();
+                    self.endpoint.silence.end(now.into_std());
                 }
                 Poll::Ready(ended) => {
                     if let Err(failure) = self.end_of_input(ended.is_ok()) {
@@ -230,10 +230,11 @@ impl Relay {
                 if !self.begun {
                     self.begun = true;
                     self.lease.iter_mut().for_each(Lease::begin);
-                    self.endpoint.silence.end();
-                    entry.first_byte();
+                    let now = self.patience.last();
+                    self.endpoint.silence.end(now.into_std());
+                    entry.first_byte(now.into_std());
                     if let Some(sent) = self.sent {
-                        self.endpoint.observe_ttft(sent.elapsed());
+                        self.endpoint.observe_ttft(now.duration_since(sent));
                     }
                     if !self.declined && self.endpoint.health.is_ejected() {
                         self.endpoint.succeeded();
