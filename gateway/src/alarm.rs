@@ -17,6 +17,13 @@ pub struct Alarm {
 }
 
 impl Alarm {
+    /// Whether a timer runs that will wake `cx`.
+    #[must_use]
+    pub fn wakes(&self, cx: &Context<'_>) -> bool {
+        self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            && self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed())
+    }
+
     /// Ready when `deadline` has passed; wakes `cx` then, and maybe once before.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));

@@ -125,6 +125,9 @@ impl Relay {
         if let Err(failure) = self.poll_send(cx, entry) {
             return Poll::Ready(Some(Err(failure)));
         }
+        if self.is_asleep(cx) {
+            return Poll::Pending;
+        }
         loop {
             let Some(connection) = &mut self.connection else { return Poll::Ready(self.take_trailers()) };
             if !connection.inbox.is_empty() || self.framing.is_done() {
@@ -159,6 +162,13 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Whether this is asked for no reason: hyper asks again when it has written what it was given.
+    fn is_asleep(&self, cx: &Context<'_>) -> bool {
+        self.sending.is_none()
+            && self.splicing.is_none()
+            && self.connection.as_ref().is_some_and(|connection| connection.is_awaited(cx))
     }
 
     /// Lets the kernel carry on, if the stream stands where it can.

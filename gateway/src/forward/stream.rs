@@ -86,6 +86,15 @@ impl Stream {
         }
     }
 
+    /// Whether nothing has been reported since the last read found nothing or took all there was.
+    pub(super) fn is_silent(&self) -> bool {
+        let reported = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+        };
+        reported.is_err()
+    }
+
     /// Whether a connection kept idle is still good: open, and silent as it must be.
     ///
     /// Asks the kernel and not tokio, whose cached readiness may be older than the engine's FIN.
