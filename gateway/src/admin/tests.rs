@@ -105,7 +105,7 @@ fn traffic(state: &AdminState) {
             entry.usage =
                 Some(Usage { input_tokens: Some(3), output_tokens: Some(4), cached_tokens: Some(1) });
             let start = entry.started();
-            entry.first_byte();
+            entry.first_byte(std::time::Instant::now());
             entry.event(1, start);
             entry.event(1, start + Duration::from_millis(index as u64));
             entry.fail(reason);

@@ -1,7 +1,7 @@
 //! A worker's connections to engines: makes them, and keeps those that wait for their next request.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,8 @@ const IDLE_PER_ENDPOINT: usize = 512;
 pub struct Connections {
     /// `None`: no connection is made ready to be spliced.
     splice: Option<Arc<Splice>>,
-    idle: RefCell<HashMap<*const Endpoint, Idle>>,
+    /// A tree: of the few endpoints there are, one is found in less time than its key would take to hash.
+    idle: RefCell<BTreeMap<*const Endpoint, Idle>>,
 }
 
 #[derive(Debug)]
@@ -48,12 +49,12 @@ impl Connections {
         Connection::open(endpoint, splice).await
     }
 
-    /// A kept connection that is open and quiet at this moment.
+    /// A kept connection that is open and quiet at this moment, which is `now`.
     #[must_use]
-    pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
+    pub fn take(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let kept = &mut idle.get_mut(&Arc::as_ptr(endpoint))?.connections;
-        let oldest = Instant::now().checked_sub(IDLE_TIMEOUT)?;
+        let oldest = now.checked_sub(IDLE_TIMEOUT)?;
         while let Some((since, connection)) = kept.pop() {
             if since < oldest {
                 // Everything before it is older still.
