@@ -284,7 +284,7 @@ async fn exchange(
     let answer = pin!(engine::try_endpoints(client, &head, &upload, traffic, &forward, deadline, entry));
     let mut response = answer.await?;
     head::edit_response(&mut response, routed.matched, &forward);
-    Ok(response.map(|relay| Served::Engine(Box::new(relay))))
+    Ok(response.map(Served::Engine))
 }
 
 /// The scanner that the head asks for.

@@ -115,7 +115,7 @@ pub(super) fn without_body(response: &mut Response<Served>) {
 }
 
 /// Makes an engine's head ready for the client: hop-by-hop fields go, Via and the filters come.
-pub(super) fn edit_response(response: &mut Response<Relay>, matched: &Match, forward: &Forward<'_>) {
+pub(super) fn edit_response(response: &mut Response<Box<Relay>>, matched: &Match, forward: &Forward<'_>) {
     strip_hop_by_hop(response.headers_mut());
     // An engine does not speak for the gateway.
     strip_internal(response.headers_mut());

@@ -2,7 +2,7 @@
 //!
 //! It has a few KiB, and for pieces of that size malloc takes more than a thousand instructions each time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -32,8 +32,8 @@ struct Room {
 /// Where a request is left for a room, and its answer for who asked.
 #[derive(Default)]
 struct Desk {
-    asked: Cell<Option<(Rc<Client>, Request<Incoming>)>>,
-    answer: Cell<Option<Response<Answer>>>,
+    asked: RefCell<Option<(Rc<Client>, Request<Incoming>)>>,
+    answer: RefCell<Option<Response<Answer>>>,
 }
 
 /// A request in its room. Where it is dropped before its answer is there, the room goes with it, and so does all that is
@@ -46,7 +46,7 @@ pub(super) struct Answering {
 impl Rooms {
     fn enter(&self, client: Rc<Client>, request: Request<Incoming>) -> Room {
         let room = self.0.borrow_mut().pop().unwrap_or_else(Room::new);
-        room.desk.asked.set(Some((client, request)));
+        *room.desk.asked.borrow_mut() = Some((client, request));
         room
     }
 
@@ -67,10 +67,10 @@ impl Room {
 
 async fn work(desk: Rc<Desk>) -> Infallible {
     loop {
-        let asked = poll_fn(|_| desk.asked.take().map_or(Poll::Pending, Poll::Ready));
+        let asked = poll_fn(|_| desk.asked.borrow_mut().take().map_or(Poll::Pending, Poll::Ready));
         let (client, request) = asked.await;
         let answer = request::serve(&client, request).await;
-        desk.answer.set(Some(answer));
+        *desk.answer.borrow_mut() = Some(answer);
     }
 }
 
@@ -88,7 +88,7 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(room) = &mut self.room else { return Poll::Pending };
         let Poll::Pending = room.work.as_mut().poll(cx);
-        let Some(answer) = room.desk.answer.take() else { return Poll::Pending };
+        let Some(answer) = room.desk.answer.borrow_mut().take() else { return Poll::Pending };
         if let Some(room) = self.room.take() {
             self.worker.rooms.leave(room);
         }
