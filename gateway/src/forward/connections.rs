@@ -90,3 +90,35 @@ impl Connections {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::endpoint::Address;
+
+    #[tokio::test]
+    async fn a_connection_on_which_the_engine_spoke_unasked_or_left_carries_no_request() {
+        let engine = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Arc::new(Endpoint::new(Address::Tcp(engine.local_addr().unwrap())));
+        let connections = Connections::default();
+        let kept = async || {
+            let connection = connections.open(&endpoint).await.unwrap();
+            connections.put(&endpoint, connection);
+            engine.accept().unwrap().0
+        };
+        // Nothing is awaited behind what the engine does: all that tokio could say of the socket is older.
+        let taken = || connections.take(&endpoint, Instant::now()).is_some();
+        let silent = kept().await;
+        assert!(taken());
+        let mut speaks = kept().await;
+        speaks.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert!(!taken());
+        let leaves = kept().await;
+        drop(leaves);
+        assert!(!taken());
+        drop(silent);
+    }
+}
