@@ -2,6 +2,7 @@
 //! the gateway counts. Needs root, and says so without.
 
 mod anomaly;
+mod container;
 mod ends;
 mod fuzz;
 
