@@ -5,6 +5,7 @@ mod anomaly;
 mod container;
 mod ends;
 mod fuzz;
+mod readers;
 
 use std::time::Duration;
 
