@@ -5,6 +5,7 @@ mod anomaly;
 mod container;
 mod ends;
 mod fuzz;
+mod hostile;
 mod readers;
 
 use std::time::Duration;
