@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use socket2::{Domain, Socket, Type};
 /// Of all streams together.
 const EVENTS: usize = 64_000;
 const WINDOWS: usize = 16;
+/// `BPF_PROG_TYPE_SK_MSG`.
+const SK_MSG: u64 = 16;
 
 fn main() -> Result<()> {
     let mut told = std::env::args().skip(1);
@@ -31,14 +33,16 @@ fn main() -> Result<()> {
     let clients: Vec<TcpStream> =
         all.iter().map(|stream| stream.client.try_clone()).collect::<Result<_, _>>()?;
     let _statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime)?;
-    let before = Runs::now()?;
+    let program = Program::find()?;
+    let before = program.runs()?;
     let windows = std::thread::scope(|scope| {
         let reader = scope.spawn(|| read(&clients, event.len(), rounds));
-        let windows = write(&splice, &mut all, &event, rounds, Duration::from_micros(gap_us as u64));
+        let windows =
+            write(&splice, &program, &mut all, &event, rounds, Duration::from_micros(gap_us as u64));
         reader.join().map_err(|_| anyhow!("the reader panicked"))??;
         windows
     })?;
-    let all_runs = Runs::now()?.since(before);
+    let all_runs = program.runs()?.since(before);
     println!("{streams} streams: {} runs of {} ns, by windows {windows:?}", all_runs.count, all_runs.each());
     let spliced: u64 = all.iter().map(|stream| stream.slot.progress().events).sum();
     ensure!(spliced == (streams * rounds) as u64, "{spliced} of {} events were spliced", streams * rounds);
@@ -87,6 +91,7 @@ fn read(clients: &[TcpStream], length: usize, rounds: usize) -> Result<()> {
 /// Nanoseconds of a run, window by window, the quietest first.
 fn write(
     splice: &Splice,
+    program: &Program,
     streams: &mut [Stream],
     event: &[u8],
     rounds: usize,
@@ -94,11 +99,11 @@ fn write(
 ) -> Result<Vec<u64>> {
     let begun = Instant::now();
     let count = streams.len() as u32;
-    let (mut windows, mut last) = (Vec::new(), Runs::now()?);
+    let (mut windows, mut last) = (Vec::new(), program.runs()?);
     for round in 0..rounds {
         splice.beat();
         if round > 0 && round % (rounds / WINDOWS).max(1) == 0 {
-            let now = Runs::now()?;
+            let now = program.runs()?;
             windows.push(now.since(last).each());
             last = now;
         }
@@ -112,7 +117,34 @@ fn write(
     Ok(windows)
 }
 
-/// What the kernel says of all programs of this name.
+/// The program, as this process holds it: other gateways of the host have their own.
+struct Program(PathBuf);
+
+impl Program {
+    fn find() -> Result<Self> {
+        for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+            let path = entry?.path();
+            // The descriptor of the folder itself is gone by now.
+            let info = std::fs::read_to_string(&path).unwrap_or_default();
+            if number(&info, "prog_type:").is_ok_and(|kind| kind == SK_MSG) {
+                return Ok(Self(path));
+            }
+        }
+        Err(anyhow!("no program of the type sk_msg is loaded"))
+    }
+
+    fn runs(&self) -> Result<Runs> {
+        let info = std::fs::read_to_string(&self.0)?;
+        Ok(Runs { count: number(&info, "run_cnt:")?, time_ns: number(&info, "run_time_ns:")? })
+    }
+}
+
+fn number(info: &str, name: &str) -> Result<u64> {
+    let found = info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    found.with_context(|| format!("the kernel does not say {name}"))
+}
+
+/// How often it ran and how long that took.
 #[derive(Clone, Copy)]
 struct Runs {
     count: u64,
@@ -120,23 +152,6 @@ struct Runs {
 }
 
 impl Runs {
-    fn now() -> Result<Self> {
-        let mut runs = Self { count: 0, time_ns: 0 };
-        for program in aya::programs::loaded_programs().filter_map(Result::ok) {
-            if program.name() == b"splice" {
-                let fd = program.fd()?;
-                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-                let number = |name: &str| {
-                    let found = info.lines().find_map(|line| line.strip_prefix(name));
-                    found.and_then(|text| text.trim().parse::<u64>().ok()).context("no statistics")
-                };
-                runs.count += number("run_cnt:")?;
-                runs.time_ns += number("run_time_ns:")?;
-            }
-        }
-        Ok(runs)
-    }
-
     fn since(self, before: Self) -> Self {
         Self { count: self.count - before.count, time_ns: self.time_ns - before.time_ns }
     }

@@ -44,6 +44,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// What is asked of the host while the process has one thread.
 pub struct Host {
     stand: kernel::Stand,
+    workers: usize,
     /// How many connections of clients the limit of open files allows.
     connections: u32,
     /// Listening sockets of a supervisor's.
@@ -56,12 +57,13 @@ pub struct Host {
 /// What keeps the gateway from starting, worded for its operator.
 pub fn prepare(options: &cli::Run) -> anyhow::Result<Host> {
     let passed = limits::passed_sockets();
+    let workers = options.workers.map_or_else(limits::workers, usize::from);
+    let connections = limits::raise_open_files(workers, passed.len())?;
     let memory = takeover::folder().unwrap_or_else(|| "/run/penstock".into());
     let mut stand =
         kernel::stand(options.kernel, &memory, options.intercept_scope()).map_err(anyhow::Error::msg)?;
     privileges::drop_all(|| stand.rehearse()).map_err(anyhow::Error::msg)?;
-    let connections = limits::raise_open_files().context("cannot read the limit of open files")?;
-    Ok(Host { stand, connections, passed })
+    Ok(Host { stand, workers, connections, passed })
 }
 
 /// `penstock run`.
@@ -81,7 +83,7 @@ pub fn run(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
-    let Host { stand, connections, passed } = host;
+    let Host { stand, workers, connections, passed } = host;
     let mut signals = Signals::new()?;
     let access_log = AccessLog::open(options.access_log.as_str().into())
         .with_context(|| format!("cannot write the access log to {} (--access-log)", options.access_log))?;
@@ -101,7 +103,6 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     let Some(control) = signals.unless_stopped(started).await else { return Ok(ExitCode::SUCCESS) };
     let mut control = control?;
 
-    let workers = options.workers.map_or_else(limits::workers, usize::from);
     let (phase, phase_seen) = watch::channel(worker::Phase::Serving);
     let shared = Shared {
         tables: control.published().tables.clone(),

@@ -1,14 +1,15 @@
-"""Makes a language model of random weights that a real engine loads: a Llama of two layers, as GGUF.
+"""Makes a language model of random weights that real engines load: a Llama of two layers, as GGUF for llama.cpp or as a
+folder of Hugging Face's for vLLM.
 
 Its answers are word salad, but greedy answers repeat, tokens stream, and slots fill: all that a gateway meets.
-Usage: make_tiny_model.py OUT.gguf
+Usage: make_tiny_model.py OUT.gguf|OUT_FOLDER
 """
 
 import json
+import pathlib
 import random
 import sys
 
-import gguf
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -16,8 +17,10 @@ VOCABULARY = 2000
 WIDTH = 64
 HIDDEN = 128
 LAYERS = 2
-HEADS = 4
+# Of 32 numbers each: vLLM on a CPU takes no fewer.
+HEADS = 2
 CONTEXT = 65536
+BEGIN, END = "<|start|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}: {{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant: {% endif %}"
@@ -38,7 +41,7 @@ def tokenizer(rng):
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<|end|>", "<|start|>"],
+        special_tokens=[END, BEGIN],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -46,48 +49,38 @@ def tokenizer(rng):
     return bpe
 
 
-def write_vocabulary(writer, bpe):
+def weights(vocabulary):
+    """Every tensor by its names in GGUF and at Hugging Face."""
+    rng = np.random.default_rng(7)
+
+    def dense(rows, columns):
+        drawn = rng.standard_normal((rows, columns), dtype=np.float32) / np.sqrt(columns)
+        return drawn.astype(np.float32)
+
+    def ones():
+        return np.ones(WIDTH, dtype=np.float32)
+
+    yield "token_embd", "model.embed_tokens", dense(vocabulary, WIDTH)
+    for layer in range(LAYERS):
+        block, layers = f"blk.{layer}", f"model.layers.{layer}"
+        yield f"{block}.attn_norm", f"{layers}.input_layernorm", ones()
+        for part, name in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("output", "o_proj")):
+            yield f"{block}.attn_{part}", f"{layers}.self_attn.{name}", dense(WIDTH, WIDTH)
+        yield f"{block}.ffn_norm", f"{layers}.post_attention_layernorm", ones()
+        yield f"{block}.ffn_gate", f"{layers}.mlp.gate_proj", dense(HIDDEN, WIDTH)
+        yield f"{block}.ffn_up", f"{layers}.mlp.up_proj", dense(HIDDEN, WIDTH)
+        yield f"{block}.ffn_down", f"{layers}.mlp.down_proj", dense(WIDTH, HIDDEN)
+    yield "output_norm", "model.norm", ones()
+    yield "output", "lm_head", dense(vocabulary, WIDTH)
+
+
+def write_gguf(path, bpe):
+    import gguf
+
     vocabulary = bpe.get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.get)
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     merges = json.loads(bpe.to_str())["model"]["merges"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([control if token.startswith("<|") else normal for token in tokens])
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
-    writer.add_bos_token_id(vocabulary["<|start|>"])
-    writer.add_eos_token_id(vocabulary["<|end|>"])
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
-    return len(tokens)
-
-
-def write_weights(writer, vocabulary):
-    rng = np.random.default_rng(7)
-
-    def dense(name, rows, columns):
-        weights = rng.standard_normal((rows, columns), dtype=np.float32) / np.sqrt(columns)
-        writer.add_tensor(name, weights.astype(np.float32))
-
-    def ones(name):
-        writer.add_tensor(name, np.ones(WIDTH, dtype=np.float32))
-
-    dense("token_embd.weight", vocabulary, WIDTH)
-    for layer in range(LAYERS):
-        block = f"blk.{layer}"
-        ones(f"{block}.attn_norm.weight")
-        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            dense(f"{block}.{part}.weight", WIDTH, WIDTH)
-        ones(f"{block}.ffn_norm.weight")
-        dense(f"{block}.ffn_gate.weight", HIDDEN, WIDTH)
-        dense(f"{block}.ffn_up.weight", HIDDEN, WIDTH)
-        dense(f"{block}.ffn_down.weight", WIDTH, HIDDEN)
-    ones("output_norm.weight")
-    dense("output.weight", vocabulary, WIDTH)
-
-
-def main(path):
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("penstock-tiny")
     writer.add_context_length(CONTEXT)
@@ -99,13 +92,63 @@ def main(path):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    vocabulary = write_vocabulary(writer, tokenizer(random.Random(7)))
-    writer.add_vocab_size(vocabulary)
-    write_weights(writer, vocabulary)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([control if token.startswith("<|") else normal for token in tokens])
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
+    writer.add_bos_token_id(vocabulary[BEGIN])
+    writer.add_eos_token_id(vocabulary[END])
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_vocab_size(len(tokens))
+    for name, _, tensor in weights(len(tokens)):
+        writer.add_tensor(f"{name}.weight", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_folder(path, bpe):
+    from safetensors.numpy import save_file
+
+    folder = pathlib.Path(path)
+    folder.mkdir(exist_ok=True)
+    vocabulary = bpe.get_vocab()
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float32",
+        "vocab_size": len(vocabulary),
+        "hidden_size": WIDTH,
+        "intermediate_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "max_position_embeddings": CONTEXT,
+        "rms_norm_eps": 1e-5,
+        "bos_token_id": vocabulary[BEGIN],
+        "eos_token_id": vocabulary[END],
+        "tie_word_embeddings": False,
+    }
+    words = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BEGIN,
+        "eos_token": END,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    folder.joinpath("config.json").write_text(json.dumps(config))
+    folder.joinpath("tokenizer_config.json").write_text(json.dumps(words))
+    folder.joinpath("tokenizer.json").write_text(bpe.to_str())
+    tensors = {f"{name}.weight": tensor for _, name, tensor in weights(len(vocabulary))}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def main(path):
+    bpe = tokenizer(random.Random(7))
+    write = write_gguf if path.endswith(".gguf") else write_folder
+    write(path, bpe)
 
 
 main(sys.argv[1])

@@ -87,7 +87,12 @@ impl Client {
     pub async fn try_connect(address: SocketAddr) -> Option<Self> {
         let stream = within("a connection", TcpStream::connect(address)).await.ok()?;
         stream.set_nodelay(true).ok()?;
-        Some(Self { stream, buffer: Vec::new() })
+        Some(Self::on(stream))
+    }
+
+    #[must_use]
+    pub fn on(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
     }
 
     /// # Panics

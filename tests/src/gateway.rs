@@ -315,6 +315,18 @@ pub async fn command_after(prepare: &str, arguments: &[&str], input: &str) -> Ou
     output(shell, arguments, input).await
 }
 
+/// [`command_after`] of a copy of the binary in this folder, for users who may not enter the one that it was built in.
+///
+/// # Panics
+/// When it cannot be copied.
+pub async fn command_copied_after(folder: &Path, prepare: &str, arguments: &[&str]) -> Output {
+    let copy = folder.join("penstock");
+    std::fs::copy(penstock().get_program(), &copy).expect("a copy");
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-c", &format!("{prepare}; exec \"$@\""), "sh"]).arg(copy);
+    output(shell, arguments, "").await
+}
+
 /// How much of the kernel half a gateway under test uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod gateway;
 pub mod h2c;
 pub mod manifests;
+pub mod network;
 pub mod wire;
 
 use std::future::Future;

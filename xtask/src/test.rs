@@ -17,9 +17,9 @@ const ONE_RUNG: [&str; 5] = ["commands::", "foreign_load::", "privileges::", "sp
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also against a real llama.cpp server, openai-python and promtool, which are fetched by package name
-    #[arg(long)]
-    real: bool,
+    /// Also openai-python against a real engine, fetched by package name
+    #[arg(long, value_name = "ENGINE", require_equals = true, num_args = 0..=1, default_missing_value = "llama")]
+    real: Option<real::Engine>,
     /// Only tests whose name holds this, and those of the data path only with `--kernel off`, or as
     /// PENSTOCK_TEST_KERNEL (off, sock-diag, account, full) says
     filter: Option<String>,
@@ -37,7 +37,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
         // It leaves the examples in documentation out.
         must(cargo(&["test", "--workspace", "--doc", "--quiet"]))?;
     }
-    if !filter.is_empty() && !arguments.real {
+    if !filter.is_empty() && arguments.real.is_none() {
         return Ok(());
     }
     let rungs = rungs_above_off();
@@ -48,7 +48,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
         eprintln!("the data path with --kernel {rung}:");
         must(data_path)?;
     }
-    if arguments.real { real::test(rungs.last().unwrap_or(&"off")) } else { Ok(()) }
+    arguments.real.map_or(Ok(()), |engine| real::test(engine, rungs.last().unwrap_or(&"off")))
 }
 
 fn suite(nextest: bool, what: &[&str]) -> Command {

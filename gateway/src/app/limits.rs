@@ -3,12 +3,17 @@
 use std::env;
 use std::os::fd::OwnedFd;
 
+use anyhow::{Context, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A GPU host's cores belong to its engines: more workers than this must be asked for.
 const DEFAULT_WORKERS: usize = 4;
 /// Descriptors for files, the admin port, listeners and probes.
 const RESERVED_DESCRIPTORS: u64 = 256;
+/// What a start takes at most, the kernel half and its self-test included: some 50, and a few clients.
+const START_DESCRIPTORS: u64 = 96;
+/// Runtime, listeners and connections to engines of a worker.
+const WORKER_DESCRIPTORS: u64 = 16;
 /// Client connections where descriptors are not limited at all.
 const MOST_CONNECTIONS: u64 = 1 << 20;
 
@@ -18,10 +23,21 @@ pub(super) fn workers() -> usize {
 }
 
 /// Raises the soft limit of open files to the hard one; returns how many client connections that allows.
-pub(super) fn raise_open_files() -> std::io::Result<u32> {
+///
+/// # Errors
+/// When a start with so many workers and passed sockets would run out of descriptors: it would end anywhere, in a library's
+/// panic too, or on a lower rung of the kernel half for no reason of the kernel's.
+pub(super) fn raise_open_files(workers: usize, passed: usize) -> anyhow::Result<u32> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .context("cannot raise the limit of open files")?;
     let descriptors = limit.maximum.unwrap_or(MOST_CONNECTIONS * 2);
+    let takes = START_DESCRIPTORS + WORKER_DESCRIPTORS * workers as u64 + passed as u64;
+    ensure!(
+        descriptors >= takes,
+        "the limit of open files is {descriptors}, and {workers} workers take {takes} to start; raise it \
+         (LimitNOFILE= in systemd, ulimit -Hn), or ask for fewer (--workers)"
+    );
     // Each client's request may hold one engine connection.
     let connections = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).clamp(16, MOST_CONNECTIONS);
     Ok(u32::try_from(connections).unwrap_or(u32::MAX))

@@ -3,8 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -245,9 +245,11 @@ impl<'t> Field<'t> {
         self.ok(units::duration(self.string()?))
     }
 
-    pub(crate) fn parse<T: FromStr<Err: fmt::Display>>(&self) -> Option<T> {
+    /// In its canonical form: `::ffff:10.0.0.1` is 10.0.0.1, the same socket, and must not be another endpoint.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
         let text = self.string()?;
-        self.ok(text.parse::<T>().map_err(|error| format!("{text:?}: {error}")))
+        let ip = text.parse::<IpAddr>().map_err(|error| format!("{text:?}: {error}"));
+        self.ok(ip.map(|ip| ip.to_canonical()))
     }
 
     /// One of a few words.

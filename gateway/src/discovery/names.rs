@@ -70,7 +70,8 @@ impl Names {
 pub async fn resolve(hostname: &str) -> io::Result<Vec<IpAddr>> {
     let lookup = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((hostname, 0)));
     let answer = lookup.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = answer.map(|address| address.ip()).partition(IpAddr::is_ipv4);
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) =
+        answer.map(|address| address.ip().to_canonical()).partition(IpAddr::is_ipv4);
     let mut addresses = if v4.is_empty() { v6 } else { v4 };
     addresses.sort_unstable();
     addresses.dedup();

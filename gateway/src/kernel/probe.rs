@@ -4,7 +4,6 @@
 //! tried on sockets of our own, splice in a network namespace of its own, and all are dropped again.
 
 use std::fs;
-use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 
@@ -102,16 +101,13 @@ fn bpffs() -> Result<String, String> {
     let Some(path) = Place::bpffs()? else {
         return Err("none is mounted; Penstock mounts one at /sys/fs/bpf where it has CAP_SYS_ADMIN".into());
     };
+    Place::may_pin(&path)?;
     let pins = path.join("penstock");
-    Ok(if is_there(&pins) {
+    Ok(if fs::symlink_metadata(&pins).is_ok() {
         format!("{}, with pins of a gateway that runs or was killed", path.display())
     } else {
         path.display().to_string()
     })
-}
-
-fn is_there(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
 }
 
 #[cfg(test)]

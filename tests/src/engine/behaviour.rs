@@ -1,6 +1,6 @@
 //! How an engine treats the requests that come from now on: well, or in one of the ways that engines misbehave.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// What happens to a connection after an answer.
@@ -48,6 +48,8 @@ pub enum Behaviour {
     Endless,
     /// These writes are the answer, with a pause behind most of them.
     Writes(Vec<Vec<u8>>, Then),
+    /// The head of a stream, this chunk so many times with a pause behind most of them, and the stream's end.
+    Repeats(Arc<[u8]>, usize),
     /// These bytes are the answer.
     Raw(Vec<u8>, Then),
 }

@@ -65,6 +65,8 @@ pub struct State {
     pub violations: Vec<String>,
     /// Events of streamed answers that were written.
     pub events_sent: usize,
+    /// Such answers that were written to their end.
+    pub streams_ended: usize,
 }
 
 impl State {

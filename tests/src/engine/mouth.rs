@@ -19,6 +19,9 @@ use super::{Inner, log};
 /// How long a connection is kept after an early answer, for the client to read it.
 const LINGER: Duration = Duration::from_millis(500);
 
+const STREAM: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
 /// Answers one request after the other; returns how the connection ends.
 pub(super) async fn speak(
     socket: &mut OwnedWriteHalf,
@@ -105,12 +108,19 @@ impl Turn<'_> {
             Behaviour::Endless => self.endless().await,
             Behaviour::Writes(writes, then) => {
                 for write in writes {
-                    self.socket.write_all(&write).await?;
-                    if fastrand::u8(0..3) > 0 {
-                        sleep(Duration::from_micros(fastrand::u64(0..2_000))).await;
-                    }
+                    self.write_and_rest(&write).await?;
                 }
                 Ok(then)
+            }
+            Behaviour::Repeats(chunk, times) => {
+                self.socket.write_all(STREAM).await?;
+                for _ in 0..times {
+                    self.write_and_rest(&chunk).await?;
+                    self.engine.log.write(|state: &mut log::State| state.events_sent += 1);
+                }
+                self.socket.write_all(b"0\r\n\r\n").await?;
+                self.engine.log.write(|state: &mut log::State| state.streams_ended += 1);
+                Ok(Then::Keep)
             }
             Behaviour::Raw(bytes, then) => {
                 self.socket.write_all(&bytes).await?;
@@ -126,6 +136,15 @@ impl Turn<'_> {
             }
             behaviour => self.proper(&seen, &behaviour).await,
         }
+    }
+
+    /// The pause is one behind two of three writes.
+    async fn write_and_rest(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await?;
+        if fastrand::u8(0..3) > 0 {
+            sleep(Duration::from_micros(fastrand::u64(0..2_000))).await;
+        }
+        Ok(())
     }
 
     fn is_reused(&self) -> bool {
@@ -194,6 +213,7 @@ impl Turn<'_> {
             self.engine.log.write(|state: &mut log::State| state.events_sent += 1);
         }
         self.socket.write_all(b"0\r\n\r\n").await?;
+        self.engine.log.write(|state: &mut log::State| state.streams_ended += 1);
         Ok(if matches!(behaviour, Behaviour::ClosesKept) { Then::Close } else { self.after() })
     }
 

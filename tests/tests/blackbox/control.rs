@@ -34,13 +34,23 @@ async fn a_port_moves_to_all_addresses_and_back() {
 }
 
 #[tokio::test]
-async fn workers_that_cannot_be_made_fail_the_start() {
-    let run = ["run", "-f", "-", "--workers", "64", "--admin", "127.0.0.1:0", "--kernel", "off"];
-    // It fails before it binds the port.
+async fn a_start_with_too_few_descriptors_fails_with_what_to_do_on_every_rung_and_does_not_climb_down() {
     let manifests = qwen(&[]).replace("$PORT", "17999");
-    let output = command_after("ulimit -n 40", &run, &manifests).await;
+    for kernel in ["off", "auto", "full"] {
+        for limit in [10, 40, 127] {
+            let run = ["run", "-f", "-", "--workers", "2", "--admin", "127.0.0.1:0", "--kernel", kernel];
+            let output = command_after(&format!("ulimit -n {limit}"), &run, &manifests).await;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{kernel} {limit}: {said}");
+            let why = format!("the limit of open files is {limit}, and 2 workers take 128 to start");
+            assert!(said.contains(&why) && said.contains("ulimit -Hn"), "{kernel} {limit}: {said}");
+        }
+    }
+    // Each worker takes some.
+    let run = ["run", "-f", "-", "--workers", "64", "--admin", "127.0.0.1:0", "--kernel", "off"];
+    let output = command_after("ulimit -n 512", &run, &manifests).await;
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("cannot start the workers"), "{said}");
+    assert!(!output.status.success() && said.contains("64 workers take 1120"), "{said}");
 }
 
 /// The manifests with a second listener, one port above the first.

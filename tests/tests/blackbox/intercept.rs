@@ -9,6 +9,7 @@ use penstock_tests::client::{CHAT, Client, ask, chat, post};
 use penstock_tests::engine::{Behaviour, Engine};
 use penstock_tests::gateway::{Gateway, may_load};
 use penstock_tests::manifests::{backends, gateway, model, pool, qwen};
+use penstock_tests::network::Network;
 use penstock_tests::{DEADLINE, eventually, within};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
@@ -210,40 +211,6 @@ async fn a_second_gateway_cannot_have_the_address_of_the_first_but_another() {
     drop(two);
 }
 
-/// A network namespace with loopback up, of a process that does nothing.
-struct Network(Child);
-
-impl Network {
-    fn new() -> Self {
-        let mut holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 120"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare");
-        let mut up = [0; 3];
-        let stdout = holder.stdout.as_mut().expect("piped");
-        std::io::Read::read_exact(stdout, &mut up).expect("a network namespace");
-        Self(holder)
-    }
-
-    fn enter(&self, words: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &self.0.id().to_string(), "-n"]).args(words.split(' '));
-        command
-    }
-
-    fn ip(&self, words: &str) {
-        assert!(self.enter(&format!("ip {words}")).status().expect("ip").success(), "ip {words}");
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn an_address_that_the_host_gets_later_is_served_for_others_too_where_it_may_be_listened_on_before() {
     if !is_root() {
@@ -273,7 +240,7 @@ async fn an_address_that_the_host_gets_later_is_served_for_others_too_where_it_m
     std::fs::create_dir(&cgroup).expect("a cgroup");
     let except = format!("--intercept-except={cgroup}");
     let options: Vec<&str> = EVERYONE.iter().copied().chain([&*except]).collect();
-    let gateway = Gateway::begin_in(network.0.id(), manifests, &options).ready().await;
+    let gateway = Gateway::begin_in(network.process(), manifests, &options).ready().await;
     let (within, outside) = (models(""), models(&cgroup));
     network.ip(&format!("addr add {}/32 dev lo", address.ip()));
     let later = (models(""), models(&cgroup));
@@ -298,7 +265,7 @@ async fn clients_may_dial_the_very_address_that_the_engine_has_and_the_gateway_s
         return;
     }
     let (here, there) = (Network::new(), Network::new());
-    here.ip(&format!("link add cable type veth peer name cable netns {}", there.0.id()));
+    here.ip(&format!("link add cable type veth peer name cable netns {}", there.process()));
     for (network, n) in [(&here, 1), (&there, 2)] {
         network.ip(&format!("addr add 10.9.0.{n}/24 dev cable"));
         network.ip("link set cable up");
@@ -320,7 +287,7 @@ async fn clients_may_dial_the_very_address_that_the_engine_has_and_the_gateway_s
     eventually("the engine", async || came_to_the_engine(&curl(CHAT)).then_some(())).await;
     assert!(!curl(CHAT).contains("x-request-id"));
 
-    let gateway = Gateway::begin_in(here.0.id(), manifests, EVERYONE).ready().await;
+    let gateway = Gateway::begin_in(here.process(), manifests, EVERYONE).ready().await;
     gateway.says("intercept=on").await;
     for _ in 0..5 {
         let answer = curl(CHAT);

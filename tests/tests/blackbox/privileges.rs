@@ -10,7 +10,7 @@ use std::path::Path;
 use penstock_tests::client::{CHAT, Client, ask, chat, get, post};
 use penstock_tests::engine::{Behaviour, Engine};
 use penstock_tests::eventually;
-use penstock_tests::gateway::{Gateway, Kernel, command, may_load};
+use penstock_tests::gateway::{Gateway, Kernel, command, command_copied_after, may_load};
 use penstock_tests::manifests::{model, qwen};
 use rustix::process::Signal;
 
@@ -136,6 +136,33 @@ async fn a_port_below_1024_may_come_with_a_reload() {
 fn give_to_somebody(path: &Path) {
     chown(path, Some(SOMEBODY), Some(SOMEBODY)).expect("chown");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("chmod");
+}
+
+#[tokio::test]
+async fn doctor_tells_a_user_with_capabilities_whether_the_pins_can_be_made() {
+    if !is_root() {
+        return;
+    }
+    // In a mount namespace of its own, where the BPF file system is `mode`, as SOMEBODY with what loading needs.
+    let doctor = async |mode: &str| {
+        let prepare = format!(
+            "exec unshare --mount sh -c 'mount -t bpf -o {mode} none /sys/fs/bpf && exec setpriv --reuid {SOMEBODY} \
+             --clear-groups --inh-caps +bpf,+net_admin,+perfmon --ambient-caps +bpf,+net_admin,+perfmon \"$@\"' sh \"$@\""
+        );
+        // In a folder that everybody may enter, which a build's need not be.
+        let folder = tempfile::tempdir_in("/tmp").expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let output = command_copied_after(folder.path(), &prepare, &["doctor"]).await;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let line = |said: &str| said.lines().find(|line| line.contains("a BPF file system")).map(str::to_owned);
+    let closed = doctor("mode=0700").await;
+    let lacks = line(&closed).expect("a line");
+    assert!(lacks.contains("lacks") && lacks.contains(&format!("uid={SOMEBODY}")), "{closed}");
+    assert!(closed.contains("\nrung                  sock_diag"), "{closed}");
+    let open = doctor(&format!("mode=0700,uid={SOMEBODY}")).await;
+    assert!(line(&open).is_some_and(|line| line.contains("has")), "{open}");
 }
 
 #[tokio::test]

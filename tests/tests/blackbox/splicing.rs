@@ -2,8 +2,11 @@
 //! the gateway counts. Needs root, and says so without.
 
 mod anomaly;
+mod container;
 mod ends;
 mod fuzz;
+mod hostile;
+mod readers;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Backend: addresses by hand, the way to name engines on a host without a cluster.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{Kind, Spec};
@@ -63,7 +63,7 @@ fn endpoint(item: &Field<'_>) -> Option<BackendEndpoint> {
     fields.skip(&["hostname", "zone"]);
     match (fields.fields("ip"), fields.fields("fqdn"), fields.get("unix")) {
         (Some(ip), None, None) => {
-            let address: Option<IpAddr> = ip.require("address").and_then(|field| field.parse());
+            let address = ip.require("address").and_then(|field| field.ip());
             let port = ip.require("port").and_then(|field| field.port());
             Some(BackendEndpoint::Address(Address::Tcp(SocketAddr::new(address?, port?))))
         }

@@ -31,7 +31,7 @@ fn ready_addresses(item: &Field<'_>) -> Vec<IpAddr> {
     if ready == Some(false) {
         return Vec::new();
     }
-    fields.items("addresses", 100).iter().filter_map(Field::parse).collect()
+    fields.items("addresses", 100).iter().filter_map(Field::ip).collect()
 }
 
 fn port(item: &Field<'_>) -> Option<(Box<str>, u16)> {

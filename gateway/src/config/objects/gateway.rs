@@ -89,7 +89,7 @@ fn address(item: &Field<'_>) -> Option<Address> {
     let kind = fields.string("type").unwrap_or("IPAddress");
     let value = fields.get("value")?;
     match kind {
-        "IPAddress" => value.parse().map(Address::Ip),
+        "IPAddress" => value.ip().map(Address::Ip),
         "Hostname" => match value.ok(units::hostname(value.string()?))? {
             Hostname::Exact(name) => Some(Address::Name(name)),
             _ => {

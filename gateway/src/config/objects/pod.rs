@@ -20,7 +20,7 @@ impl Spec for Pod {
         let status = top.fields("status");
         let ip = status.as_ref().and_then(|status| status.get("podIP")).filter(|ip| ip.string() != Some(""));
         Some(Self {
-            ip: ip.and_then(|field| field.parse()),
+            ip: ip.and_then(|field| field.ip()),
             ready: !leaving && status.is_some_and(|status| is_ready(&status)),
             ports: named_ports(top),
         })

@@ -123,6 +123,17 @@ fn an_endpoint_found_twice_is_one() {
 }
 
 #[test]
+fn an_ipv4_address_and_its_form_in_ipv6_are_one_endpoint() {
+    let ready = |name, ip| pod(name, "{app: a}", &format!("{{podIP: '{ip}', {READY}}}"));
+    let slice = slice("s", "{app: a}", "endpoints: [{addresses: ['::ffff:a00:1']}]");
+    let backend = "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: Backend\n\
+                   metadata: {name: more, labels: {app: a}}\n\
+                   spec: {endpoints: [{ip: {address: '::FFFF:10.0.0.1', port: 8000}}]}\n";
+    let yaml = [ready("p", "10.0.0.1"), ready("q", "::ffff:10.0.0.1"), slice, backend.to_owned()].concat();
+    assert_eq!(found(&yaml), ["10.0.0.1:8000"]);
+}
+
+#[test]
 fn each_target_port_is_an_endpoint() {
     let base = with_rules(&format!("  - backendRefs: [{TO_A}]"))
         .replace("[{number: 8000}]", "[{number: 1}, {number: 2}]");

@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use penstock_common::account::OWNERS;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, AtFlags, FlockOperation, flock};
 
 /// The cgroup whose sockets are counted, and the directory of the pins.
 #[derive(Clone, Debug)]
@@ -45,6 +45,30 @@ impl Place {
 
     pub(in crate::kernel) fn bpffs() -> Result<Option<PathBuf>, String> {
         Ok(mounted(&mounts()?, "bpf"))
+    }
+
+    /// Whether the pins can be made or used there; changes nothing.
+    pub(in crate::kernel) fn may_pin(bpffs: &Path) -> Result<(), String> {
+        let pins = bpffs.join("penstock");
+        let told = |e: io::Error| {
+            let user = rustix::process::geteuid().as_raw();
+            format!(
+                "{}: {e}; this process (user {user}) may not make the pins there: start as root, or mount one of its own \
+                 (mount -t bpf -o mode=0700,uid={user} none /sys/fs/bpf)",
+                bpffs.display()
+            )
+        };
+        match fs::symlink_metadata(&pins) {
+            Ok(_) => open_own(&pins).map(drop).map_err(|e| format!("{}: {e}", pins.display())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => rustix::fs::accessat(
+                rustix::fs::CWD,
+                bpffs,
+                Access::WRITE_OK | Access::EXEC_OK,
+                AtFlags::EACCESS,
+            )
+            .map_err(|e| told(e.into())),
+            Err(e) => Err(told(e)),
+        }
     }
 
     pub(super) fn pin(&self, name: &str) -> PathBuf {

@@ -1,13 +1,9 @@
-//! Answers cut and framed in every way, on kept connections; and readers that read slowly, or nothing.
-
-use std::time::Duration;
+//! Answers cut and framed in every way, on kept connections.
 
 use fastrand::Rng;
 use penstock_tests::client::{CHAT, Client, Ended, chat_stream, chunk, post};
 use penstock_tests::engine::{Behaviour, Engine, Then};
-use penstock_tests::eventually;
 use penstock_tests::manifests;
-use tokio::time::sleep;
 
 use super::{anomalies, may_splice, spliced};
 
@@ -99,54 +95,4 @@ async fn a_thousand_answers_on_kept_connections_arrive_byte_for_byte() {
     assert!(spliced > events / 20.0, "{spliced} of {events}");
     assert_eq!(anomalies(&gateway).await, 0.0);
     assert_eq!(gateway.metric("penstock_splice_hand_backs_total", &["unequal"]).await, 0.0);
-}
-
-/// What such a reader's answer holds: more than all buffers on its way.
-const LONG: usize = 20_000;
-
-fn long() -> Vec<Vec<u8>> {
-    let token = chunk(format!("data: {{\"x\":\"{}\"}}\n\n", "y".repeat(1_000)));
-    let mut writes = vec![HEAD.to_vec()];
-    writes.extend(std::iter::repeat_n(token.repeat(8), LONG / 8));
-    writes.push(b"0\r\n\r\n".to_vec());
-    writes
-}
-
-#[tokio::test]
-async fn readers_that_stop_hold_the_engine_and_no_memory() {
-    if !may_splice() {
-        return;
-    }
-    let engine = Engine::start("qwen-a").await;
-    let gateway = spliced(&manifests::qwen(&[&engine])).await;
-    engine.behave(Behaviour::Writes(long(), Then::Keep));
-    let before = gateway.resident_bytes();
-    let mut clients = Vec::new();
-    for _ in 0..50 {
-        let mut client = Client::connect(gateway.address).await;
-        client.send(post(CHAT, chat_stream("qwen"))).await;
-        let (_, mut body) = client.head().await;
-        client.events(&mut body, 3).await;
-        clients.push((client, body));
-    }
-    // Until no engine can write on.
-    sleep(Duration::from_secs(3)).await;
-    let grown = gateway.resident_bytes().saturating_sub(before);
-    assert!(grown < 40 << 20, "{grown} bytes for fifty readers");
-    // One of them reads on after all, slowly at first.
-    let (mut client, mut body) = clients.pop().expect("fifty");
-    let mut events = 0;
-    while let Ok(bytes) = client.more(&mut body).await {
-        events += bytes.iter().filter(|byte| **byte == b'y').count();
-        if events < 300_000 {
-            sleep(Duration::from_millis(1)).await;
-        }
-    }
-    assert!(events > (LONG - 3) * 1_000 - 3_000 && events <= LONG * 1_000, "{events}");
-    drop(clients);
-    eventually("the others to be gone", async || {
-        (gateway.metric("penstock_requests_in_flight", &[]).await == 0.0).then_some(())
-    })
-    .await;
-    assert_eq!(anomalies(&gateway).await, 0.0);
 }

@@ -1,126 +1,42 @@
 """Penstock in front of two real llama.cpp servers, asked by openai-python, scraped by promtool.
 
-Driven by `cargo xtask test --real`, which sets PENSTOCK_BIN, PROMTOOL and TINY_MODEL, and PENSTOCK_TEST_KERNEL to the
-highest rung of this host. Everything listens on the loopback and ends with this process.
+Driven by `cargo xtask test --real`, which also sets PROMTOOL and TINY_MODEL.
 """
 
 import asyncio
 import json
 import os
 import pathlib
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import unittest
-import urllib.error
-import urllib.request
 
 import openai
 
+import stage
+from stage import COUNTS, GREEDY, MODEL, QUESTION, get, wait_for
+
 HERE = pathlib.Path(__file__).resolve().parent
-MODEL = "tiny"
 REPLICAS = 2
-KERNEL = os.environ.get("PENSTOCK_TEST_KERNEL", "off")
-COUNTS = KERNEL in ("account", "full")
 # Streams that somebody holds at one engine, past Penstock: fewer than its slots.
 ASIDE = 6
-QUESTION = [{"role": "user", "content": "tell me of the red barn"}]
-GREEDY = {"model": MODEL, "messages": QUESTION, "temperature": 0, "seed": 7, "max_tokens": 24}
+TOKENS = "llamacpp:tokens_predicted_total"
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def get(port, path):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-        return answer.read().decode()
-
-
-def wait_for(what, ask, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if ask():
-                return
-        except (OSError, urllib.error.URLError):
-            pass
-        time.sleep(0.02)
-    raise AssertionError(f"waited {seconds} s in vain for {what}")
-
-
-def manifests(port, engines):
-    backends = "".join(
-        f"""---
-apiVersion: gateway.envoyproxy.io/v1alpha1
-kind: Backend
-metadata: {{name: llama-{engine}, labels: {{app: tiny}}}}
-spec: {{endpoints: [{{ip: {{address: 127.0.0.1, port: {engine}}}}}]}}
-"""
-        for engine in engines
-    )
-    return f"""apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: penstock}}
-spec: {{controllerName: gateway.envoyproxy.io/gatewayclass-controller}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: gw}}
-spec:
-  gatewayClassName: penstock
-  addresses: [{{type: IPAddress, value: 127.0.0.1}}]
-  listeners: [{{name: web, protocol: HTTP, port: {port}}}]
----
-apiVersion: inference.networking.k8s.io/v1
-kind: InferencePool
-metadata: {{name: tiny}}
-spec: {{selector: {{matchLabels: {{app: tiny}}}}, targetPorts: [{{number: 8000}}]}}
----
-apiVersion: inference.networking.x-k8s.io/v1alpha2
-kind: InferenceModel
-metadata: {{name: tiny}}
-spec: {{modelName: {MODEL}, criticality: Critical, poolRef: {{name: tiny, group: inference.networking.k8s.io}}}}
-{backends}"""
-
-
-class Stage:
-    """The processes of all tests: two engines and a gateway."""
+class Stage(stage.Stage):
+    """Two engines and a gateway, for all tests."""
 
     def __init__(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.engines = [free_port() for _ in range(REPLICAS)]
-        self.port, self.admin = free_port(), free_port()
-        self.logs = {}
-        self.children = []
-        for engine in self.engines:
-            serve = [sys.executable, str(HERE / "serve_llama.py"), os.environ["TINY_MODEL"], str(engine), MODEL]
-            self.start(f"llama-{engine}", serve)
+        super().__init__()
+        for _ in range(REPLICAS):
+            self.start_engine(
+                lambda port: [
+                    sys.executable, str(HERE / "serve_llama.py"), os.environ["TINY_MODEL"], str(port), MODEL
+                ]
+            )
         for engine in self.engines:
             wait_for("llama.cpp", lambda engine=engine: json.loads(get(engine, "/health"))["status"] == "ok", 60)
-        path = pathlib.Path(self.folder.name, "all.yaml")
-        path.write_text(manifests(self.port, self.engines))
-        run = [os.environ["PENSTOCK_BIN"], "run", "-f", str(path), "--admin", f"127.0.0.1:{self.admin}"]
-        run += ["--kernel", KERNEL]
-        if COUNTS:
-            # Pins of its own: no other gateway of this host shares its counts, or keeps it from having any.
-            mounted = 'mount -t bpf -o mode=0700 none /sys/fs/bpf && exec "$0" "$@"'
-            run = ["unshare", "--mount", "sh", "-c", mounted, *run]
-        self.gateway = self.start("penstock", run)
-        wait_for("penstock", lambda: get(self.admin, "/readyz") is not None)
-
-    def start(self, name, arguments):
-        path = pathlib.Path(self.folder.name, f"{name}.log")
-        self.logs[name] = path
-        with path.open("wb") as log:
-            child = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT)
-        self.children.append(child)
-        return child
+        self.start_gateway()
 
     def slots_at_work(self):
         slots = [slot for engine in self.engines for slot in json.loads(get(engine, "/slots"))]
@@ -128,31 +44,11 @@ class Stage:
 
     def foreign_busy(self, engine):
         """What the kernel counts of others at an engine, as Penstock shows it."""
-        name = "penstock_endpoint_kernel_foreign_busy{"
-        lines = (line for line in get(self.admin, "/metrics").splitlines() if line.startswith(name))
-        return sum(float(line.split()[-1]) for line in lines if f'"127.0.0.1:{engine}"' in line)
+        return self.metric(self.admin, "penstock_endpoint_kernel_foreign_busy", f'"127.0.0.1:{engine}"')
 
     def endpoints_of(self, request_id):
         """Where the requests whose id begins so went, as the access log says."""
-        lines = self.logs["penstock"].read_text().splitlines()
-        entries = [json.loads(line) for line in lines if line.startswith("{")]
-        return [entry["endpoint"] for entry in entries if (entry.get("request_id") or "").startswith(request_id)]
-
-    def client(self, port=None):
-        base = f"http://127.0.0.1:{port or self.port}/v1"
-        return openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=60)
-
-    def stop(self):
-        # In order: a gateway that is killed leaves its programs to the next one.
-        self.gateway.send_signal(signal.SIGTERM)
-        try:
-            self.gateway.wait(10)
-        except subprocess.TimeoutExpired:
-            print("penstock did not end when asked to", file=sys.stderr)
-        for child in self.children:
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-        self.folder.cleanup()
+        return [entry["endpoint"] for entry in self.entries(request_id)]
 
 
 STAGE = None
@@ -242,11 +138,11 @@ class RealEngines(unittest.IsolatedAsyncioTestCase):
         wait_for("the slot to be free", lambda: STAGE.slots_at_work() == 0, 2)
 
     async def test_both_replicas_are_used(self):
-        before = [self.tokens(engine) for engine in STAGE.engines]
+        before = [STAGE.metric(engine, TOKENS) for engine in STAGE.engines]
         client = self.client()
         await asyncio.gather(*(streamed(client) for _ in range(40)))
         for engine, tokens in zip(STAGE.engines, before):
-            self.assertGreater(self.tokens(engine), tokens)
+            self.assertGreater(STAGE.metric(engine, TOKENS), tokens)
 
     @unittest.skipUnless(COUNTS, "this process or host cannot load the programs that count")
     async def test_an_engine_that_others_keep_busy_is_left_to_them(self):
@@ -286,19 +182,6 @@ class RealEngines(unittest.IsolatedAsyncioTestCase):
         checked = subprocess.run(promtool, input=scrape, capture_output=True, text=True)
         self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""), scrape)
 
-    @staticmethod
-    def tokens(engine):
-        lines = get(engine, "/metrics").splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith("llamacpp:tokens_predicted_total"))
-
-
-def main():
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    failed = len(result.failures) + len(result.errors)
-    print(f"real: {result.testsRun - failed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
-
 
 if __name__ == "__main__":
-    main()
+    stage.run(sys.modules[__name__])
