@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Gateway, Kernel, Lines, wrapped};
+use super::Gateway;
+use super::binary::{Kernel, wrapped};
+use super::lines::Lines;
 use crate::eventually;
 
 /// What there was before the process.
