@@ -16,8 +16,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_seq_write,
-    bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+    bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_seq_write,
+    bpf_sk_storage_delete, bpf_sk_storage_get,
 };
 use aya_ebpf::macros::{btf_map, sock_ops};
 use aya_ebpf::programs::SockOpsContext;
@@ -28,6 +28,7 @@ use penstock_common::account::{
 };
 
 use crate::ops::{local, netns, remote, sk, word};
+use crate::tcp::tcp;
 
 /// Two keys per endpoint: its address, and its port on any address.
 #[btf_map]
@@ -127,13 +128,10 @@ fn acknowledged(ctx: &SockOpsContext) {
     if sk.is_null() {
         return;
     }
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast::<u8>();
-    if tcp.is_null() {
-        return;
-    }
+    let Some(tcp) = tcp(sk.cast()) else { return };
     let ops = ctx.ops;
     let (received, next) = unsafe { ((*ops).bytes_received, word(&raw const (*ops).rcv_nxt)) };
-    socket.acknowledged(received, next, peek(tcp, &raw const RECEIVED_WHEN_SENT_AT));
+    socket.acknowledged(received, next, tcp.field(&raw const RECEIVED_WHEN_SENT_AT));
 }
 
 #[inline(always)]
@@ -236,31 +234,17 @@ fn look(ctx: *mut LookContext) -> c_int {
     if socket.stage != stage::OPEN {
         return 0;
     }
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk) }.cast::<u8>();
-    if tcp.is_null() {
-        return 0;
-    }
+    let Some(tcp) = tcp(sk) else { return 0 };
     let look = Look {
-        received: peek(tcp, &raw const RECEIVED_AT),
-        sent: peek(tcp, &raw const SENT_AT),
+        received: tcp.field(&raw const RECEIVED_AT),
+        sent: tcp.field(&raw const SENT_AT),
         // Kept in eighths.
-        srtt_us: peek::<u32>(tcp, &raw const SRTT_AT) >> 3,
-        retransmits: peek(tcp, &raw const RETRANSMITS_AT),
+        srtt_us: tcp.field::<u32>(&raw const SRTT_AT) >> 3,
+        retransmits: tcp.field(&raw const RETRANSMITS_AT),
     };
     let now = unsafe { bpf_ktime_get_ns() };
     socket.look(&look, now);
     let sight = socket.sight(look, now);
     unsafe { bpf_seq_write((*meta).seq.cast(), (&raw const sight).cast(), size_of::<Sight>() as u32) };
     0
-}
-
-/// Reads a field of a kernel structure at an offset that is known since load.
-#[inline(always)]
-fn peek<T: Copy + Default>(base: *const u8, offset: *const u32) -> T {
-    let mut value = T::default();
-    unsafe {
-        let from = base.add(offset.read_volatile() as usize);
-        bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from.cast());
-    }
-    value
 }

@@ -10,6 +10,7 @@ mod intercept;
 mod ops;
 mod splice;
 mod steer;
+mod tcp;
 
 /// Kernels give the helpers that we need only to programs that say they are GPL-compatible.
 #[unsafe(link_section = "license")]

@@ -18,7 +18,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::btf_maps::{Array, LruHashMap, SkStorage, SockHash};
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_msg_pull_data, bpf_msg_redirect_hash, bpf_probe_read_kernel,
-    bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_sock_hash_update,
+    bpf_sk_storage_get, bpf_sock_hash_update,
 };
 use aya_ebpf::macros::{btf_map, sk_msg, sock_ops};
 use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
@@ -27,6 +27,7 @@ use penstock_common::splice::{
 };
 
 use crate::ops::{local, netns, remote, sk, word};
+use crate::tcp::tcp;
 
 /// Marks of the gateway's own sockets, by socket.
 #[btf_map]
@@ -242,12 +243,7 @@ fn window((data, end): (usize, usize), offset: u32) -> Option<u64> {
 /// How many bytes, modulo 2^32, have been put into a socket's send queue, from a random number on.
 #[inline(always)]
 fn write_seq(sk: *mut bpf_sock) -> Option<u32> {
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast::<u8>();
-    if tcp.is_null() {
-        return None;
-    }
-    // The verifier knows the type and, as it is a constant by then, the offset: no helper is needed.
-    Some(unsafe { tcp.add((&raw const WRITE_SEQ_AT).read_volatile() as usize).cast::<u32>().read_volatile() })
+    Some(tcp(sk.cast())?.field(&raw const WRITE_SEQ_AT))
 }
 
 /// The state of the socket that was chosen for this write.

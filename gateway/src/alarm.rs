@@ -3,29 +3,48 @@
 #![forbid(unsafe_code)]
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One timer for all deadlines of a connection, one after the other. When they move on it stays where it was armed:
 /// moving it for each request costs more than waking up too early once in a while.
 #[derive(Debug, Default)]
-pub struct Alarm(Option<Pin<Box<Sleep>>>);
+pub struct Alarm {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes.
+    waker: Option<Waker>,
+}
 
 impl Alarm {
+    /// Whether a timer runs that will wake `cx`.
+    #[must_use]
+    pub fn wakes(&self, cx: &Context<'_>) -> bool {
+        self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            && self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed())
+    }
+
     /// Ready when `deadline` has passed; wakes `cx` then, and maybe once before.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        // Most often nothing has changed since the last time.
+        if known && timer.deadline() <= deadline && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }
-        loop {
-            ready!(timer.as_mut().poll(cx));
+        while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= deadline {
                 return Poll::Ready(());
             }
             timer.as_mut().reset(deadline);
         }
+        if !known {
+            self.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -60,6 +79,18 @@ mod tests {
         assert!(is_pending(&mut alarm, start + 30 * SECOND).await);
         let sooner = elapsed(&mut alarm, start, 25 * SECOND).await;
         assert!((25 * SECOND..25 * SECOND + rounded).contains(&sooner), "{sooner:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asked_last_is_woken() {
+        let mut alarm = Alarm::default();
+        let deadline = Instant::now() + SECOND;
+        let forgotten = std::task::Waker::noop();
+        for _ in 0..2 {
+            assert!(alarm.poll(&mut Context::from_waker(forgotten), deadline).is_pending());
+            assert!(is_pending(&mut alarm, deadline).await);
+        }
+        tokio::time::timeout(2 * SECOND, poll_fn(|cx| alarm.poll(cx, deadline))).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

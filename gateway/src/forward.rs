@@ -14,5 +14,5 @@ mod stream;
 pub use attempt::{Attempt, AttemptError, Seen, Terms, attempt};
 pub use connection::Connection;
 pub use connections::Connections;
-pub use fields::{Owed, TRACEPARENT, X_REQUEST_ID, forwarded_for, request_head, via};
+pub use fields::{Owed, TRACEPARENT, TRACEPARENT_BYTES, X_REQUEST_ID, forwarded_for, request_head, via};
 pub use send::{SendError, Sending};

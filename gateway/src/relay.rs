@@ -125,6 +125,9 @@ impl Relay {
         if let Err(failure) = self.poll_send(cx, entry) {
             return Poll::Ready(Some(Err(failure)));
         }
+        if self.is_asleep(cx) {
+            return Poll::Pending;
+        }
         loop {
             let Some(connection) = &mut self.connection else { return Poll::Ready(self.take_trailers()) };
             if !connection.inbox.is_empty() || self.framing.is_done() {
@@ -142,8 +145,8 @@ impl Relay {
             }
             match filled {
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    self.patience.renew();
-                    self.endpoint.silence.end();
+                    let now = self.patience.renew();
+                    self.endpoint.silence.end(now.into_std());
                 }
                 Poll::Ready(ended) => {
                     if let Err(failure) = self.end_of_input(ended.is_ok()) {
@@ -159,6 +162,13 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Whether this is asked for no reason: hyper asks again when it has written what it was given.
+    fn is_asleep(&self, cx: &Context<'_>) -> bool {
+        self.sending.is_none()
+            && self.splicing.is_none()
+            && self.connection.as_ref().is_some_and(|connection| connection.is_awaited(cx))
     }
 
     /// Lets the kernel carry on, if the stream stands where it can.
@@ -230,10 +240,11 @@ impl Relay {
                 if !self.begun {
                     self.begun = true;
                     self.lease.iter_mut().for_each(Lease::begin);
-                    self.endpoint.silence.end();
-                    entry.first_byte();
+                    let now = self.patience.last();
+                    self.endpoint.silence.end(now.into_std());
+                    entry.first_byte(now.into_std());
                     if let Some(sent) = self.sent {
-                        self.endpoint.observe_ttft(sent.elapsed());
+                        self.endpoint.observe_ttft(now.duration_since(sent));
                     }
                     if !self.declined && self.endpoint.health.is_ejected() {
                         self.endpoint.succeeded();

@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -34,7 +34,7 @@ use crate::route::models;
 use crate::route::{Action, Asked, Forward, Host, Table};
 use crate::scan::{JsonScanner, MultipartScanner, Scanner};
 use crate::snapshot::ClientPolicy;
-use crate::upload::{Sender, Upload, scan_failure};
+use crate::upload::{ClientBody, Sender, Upload, scan_failure};
 use crate::worker::Worker;
 
 /// The connection that a request came in on.
@@ -116,6 +116,16 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
     client.gate.opened();
     let mut turn = Turn(Some(client.clone()));
     let (mut parts, body) = request.into_parts();
+    let body = match client.gate.take_body() {
+        Some(whole) => {
+            // hyper was told that there is none. Not `insert`, which may let the map grow first.
+            if let Some(length) = parts.headers.get_mut(CONTENT_LENGTH) {
+                *length = whole.len().into();
+            }
+            ClientBody::Whole(whole)
+        }
+        None => ClientBody::Coming(body),
+    };
     let (version, without_body) = (parts.version, parts.method == Method::HEAD);
     let tables = client.worker.shared.tables.load_full();
     let mut entry = open(client, &parts, tables.meter());
@@ -145,6 +155,10 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
         failure::respond(&failure, dialect).map(Served::Own)
     });
     head::describe(&mut response, &request_id);
+    if version != Version::HTTP_2 && client.worker.is_succeeded() {
+        // The one goodbye of HTTP/1.1 that no request can cross.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if without_body {
         head::without_body(&mut response);
     }
@@ -197,7 +211,7 @@ fn open(client: &Client, parts: &Parts, meter: &Arc<crate::ledger::Meter>) -> En
 async fn exchange(
     client: &Rc<Client>,
     parts: &mut Parts,
-    body: Incoming,
+    body: ClientBody,
     request_id: &HeaderValue,
     entry: &mut Entry,
     table: &Table,
@@ -270,7 +284,7 @@ async fn exchange(
     let answer = pin!(engine::try_endpoints(client, &head, &upload, traffic, &forward, deadline, entry));
     let mut response = answer.await?;
     head::edit_response(&mut response, routed.matched, &forward);
-    Ok(response.map(|relay| Served::Engine(Box::new(relay))))
+    Ok(response.map(Served::Engine))
 }
 
 /// The scanner that the head asks for.

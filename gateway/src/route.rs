@@ -15,7 +15,7 @@ mod matches;
 pub mod models;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -116,7 +116,7 @@ impl Table {
 pub struct Routes {
     listener: Arc<Listener>,
     /// Positions of the matches that ask for exactly this model, ascending.
-    by_model: HashMap<Box<str>, Vec<usize>>,
+    by_model: BTreeMap<Box<str>, Vec<usize>>,
     /// Positions of the others, ascending.
     others: Vec<usize>,
     /// What the list of models is made of.
@@ -151,7 +151,7 @@ pub struct Forward<'s> {
 
 impl Routes {
     fn new(listener: Arc<Listener>) -> Self {
-        let mut by_model: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        let mut by_model: BTreeMap<Box<str>, Vec<usize>> = BTreeMap::new();
         let mut others = Vec::new();
         for (position, entry) in listener.matches.iter().enumerate() {
             match exact_model(entry) {

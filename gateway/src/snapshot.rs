@@ -3,7 +3,7 @@
 //! A request loads the snapshot once and lives under it to its end, so a reload never changes a request in
 //! flight. Nothing here knows YAML, Kubernetes or files: names are kept only to be shown.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,7 +265,7 @@ pub struct Pool {
     /// The ready ones.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// By the client's model name: InferenceModels, and names that a rule of an HTTPRoute spells out.
-    pub models: HashMap<Box<str>, Arc<Model>>,
+    pub models: BTreeMap<Box<str>, Arc<Model>>,
     /// Counts requests for models that no manifest names.
     pub meter: Arc<Meter>,
 }

@@ -4,6 +4,7 @@
 //! so an engine never holds a complete request that would be refused. Chunks go out as they came in, uncopied,
 //! but for crumbs, which are joined.
 
+mod body;
 mod pace;
 mod row;
 mod splice;
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 
+pub use self::body::ClientBody;
 use self::pace::Pace;
 pub use self::row::Row;
 use crate::admit::{Budget, Held};
@@ -38,7 +39,7 @@ pub trait Sender {
 /// The body of one request.
 pub struct Upload {
     /// `None` once its end has been read.
-    client: Option<Incoming>,
+    client: Option<ClientBody>,
     scanner: Option<Scanner>,
     /// Whether a body without a model, or one that cannot have any, is routed all the same.
     optional: bool,
@@ -70,7 +71,7 @@ pub enum Length {
 
 impl Upload {
     pub fn new(
-        body: Incoming,
+        body: ClientBody,
         scanner: Option<Scanner>,
         optional: bool,
         budget: &Budget,

@@ -3,6 +3,7 @@
 mod accept;
 mod connection;
 mod flag;
+mod rooms;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 use self::accept::Socket;
 use self::flag::Flag;
+use self::rooms::Rooms;
 use crate::admit::Budget;
 use crate::forward::Connections;
 use crate::kernel::give_memory_back;
@@ -116,6 +118,7 @@ pub struct Worker {
     pub shared: Shared,
     pub engines: Rc<Connections>,
     pub picker: HotCold,
+    rooms: Rooms,
     /// Written by this thread alone.
     connections: Arc<AtomicU32>,
     /// Where the kernel half reads how many; `None`: it chooses by hash.
@@ -142,6 +145,7 @@ impl Worker {
             seat,
             engines,
             picker: HotCold,
+            rooms: Rooms::default(),
             connections,
             parked: Cell::default(),
             parked_before: Cell::default(),
@@ -209,7 +213,8 @@ impl Worker {
     }
 
     /// Whether a successor serves new connections: clients may go there as soon as they have their answer.
-    fn is_succeeded(&self) -> bool {
+    #[must_use]
+    pub fn is_succeeded(&self) -> bool {
         self.succeeded.is_set()
     }
 

@@ -130,8 +130,7 @@ fn destination(destination: &Destination) -> Value {
 }
 
 fn pool(pool: &Pool) -> Value {
-    let mut models: Vec<_> = pool.models.values().collect();
-    models.sort_by(|a, b| a.name.cmp(&b.name));
+    let models: Vec<_> = pool.models.values().collect();
     json!({
         "name": pool.name.to_string(),
         "kind": pool.kind,

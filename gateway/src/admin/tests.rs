@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
@@ -39,12 +39,12 @@ fn snapshot() -> Snapshot {
             name: name(HOSTILE),
             kind,
             endpoints: vec![endpoint.clone()],
-            models: HashMap::new(),
+            models: BTreeMap::new(),
             meter: Arc::default(),
         })
     };
     let mut first = pool("InferencePool");
-    Arc::get_mut(&mut first).unwrap().models = HashMap::from([("qwen".into(), Arc::new(model))]);
+    Arc::get_mut(&mut first).unwrap().models = BTreeMap::from([("qwen".into(), Arc::new(model))]);
     let secret = HeaderValue::from_static("secret-key");
     let rule = Arc::new(Rule {
         route: name("route"),
@@ -105,7 +105,7 @@ fn traffic(state: &AdminState) {
             entry.usage =
                 Some(Usage { input_tokens: Some(3), output_tokens: Some(4), cached_tokens: Some(1) });
             let start = entry.started();
-            entry.first_byte();
+            entry.first_byte(std::time::Instant::now());
             entry.event(1, start);
             entry.event(1, start + Duration::from_millis(index as u64));
             entry.fail(reason);

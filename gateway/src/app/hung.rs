@@ -106,6 +106,8 @@ fn settle(endpoint: &Endpoint, verdict: Verdict) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::endpoint::{Lease, pass};
     use crate::kernel::EndpointCounts;
@@ -131,7 +133,7 @@ mod tests {
         }
 
         fn answer(&self, at: usize, ttft: Duration) {
-            self.endpoint(at).silence.end();
+            self.endpoint(at).silence.end(Instant::now());
             self.endpoint(at).observe_ttft(ttft);
         }
 
@@ -139,7 +141,7 @@ mod tests {
         fn pass(&self, seconds: u64, speaks: Option<usize>) {
             for _ in 0..seconds * 4 {
                 pass(LOOK);
-                speaks.iter().for_each(|at| self.endpoint(*at).silence.end());
+                speaks.iter().for_each(|at| self.endpoint(*at).silence.end(Instant::now()));
                 look(&self.0);
             }
         }
@@ -167,7 +169,7 @@ mod tests {
         assert_eq!((world.hung(), world.picks(0)), (vec![true, false, false], 0));
         world.pass(60, Some(1));
         assert_eq!(world.picks(0), 0, "those that wait are trial enough");
-        world.endpoint(0).silence.end();
+        world.endpoint(0).silence.end(Instant::now());
         world.pass(1, None);
         assert_eq!(world.hung(), [false; 3]);
         assert!(world.picks(2) > 0);

@@ -1,9 +1,9 @@
 //! For how long an engine that is asked has said nothing to those who wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::clock::now_ms;
+use super::clock::{ms_of, now_ms};
 
 /// Times are in ms of [`now_ms`]; 0: never.
 #[derive(Debug, Default)]
@@ -17,9 +17,9 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// Bytes of an answer have come; one store in a millisecond at most.
-    pub fn end(&self) {
-        let now_ms = now_ms();
+    /// Bytes of an answer came `now`; one store in a millisecond at most.
+    pub fn end(&self, now: Instant) {
+        let now_ms = ms_of(now);
         if self.heard_ms.load(Relaxed) != now_ms {
             self.heard_ms.store(now_ms, Relaxed);
         }
@@ -90,7 +90,7 @@ mod tests {
         pass(Duration::from_secs(3));
         silence.ask(true);
         assert_eq!(lasts(), Some(3));
-        silence.end();
+        silence.end(Instant::now());
         pass(Duration::from_secs(2));
         assert_eq!(lasts(), Some(2));
         silence.ended(Duration::from_secs(1));

@@ -74,13 +74,14 @@ pub async fn attempt(
     terms: Terms<'_>,
 ) -> Result<Attempt, AttemptError> {
     let endpoint = lease.endpoint().clone();
-    let kept = if terms.fresh { None } else { connections.take(&endpoint) };
-    let connection = match kept {
-        Some(kept) => kept,
-        None => connect(connections, &endpoint, terms).await?,
+    let now = Instant::now();
+    let kept = if terms.fresh { None } else { connections.take(&endpoint, now) };
+    let (connection, started) = match kept {
+        Some(kept) => (kept, now),
+        None => (connect(connections, &endpoint, terms, now).await?, Instant::now()),
     };
     let sending = Sending::new(connection.stream(), head, upload.clone());
-    let mut exchange = Exchange::new(connection, sending);
+    let mut exchange = Exchange::new(connection, sending, started);
     poll_fn(|cx| exchange.poll(cx, terms, lease)).await
 }
 
@@ -88,8 +89,9 @@ async fn connect(
     connections: &Connections,
     endpoint: &Arc<Endpoint>,
     terms: Terms<'_>,
+    now: Instant,
 ) -> Result<Connection, AttemptError> {
-    let limit = Instant::now() + terms.traffic.connect_timeout;
+    let limit = now + terms.traffic.connect_timeout;
     let until = terms.deadline.map_or(limit, |deadline| deadline.min(limit));
     let (failure, seen) = match timeout_at(until, connections.open(endpoint)).await {
         Ok(Ok(connection)) => return Ok(connection),

@@ -34,13 +34,15 @@ pub struct Connection {
     /// `None`: its answers cannot be spliced.
     pub slot: Option<Slot>,
     taken: u64,
+    /// Whether the last fill found nothing, so that its task is woken by what comes next.
+    awaited: bool,
 }
 
 impl Connection {
     pub(super) async fn open(endpoint: &Arc<Endpoint>, splice: Option<&Arc<Splice>>) -> io::Result<Self> {
         let (stream, slot) = Stream::connect(endpoint, splice).await?;
         let (stream, inbox, alarm) = (Rc::new(stream), Bytes::new(), Alarm::default());
-        Ok(Self { stream, inbox, reused: false, alarm, slot, taken: 0 })
+        Ok(Self { stream, inbox, reused: false, alarm, slot, taken: 0, awaited: false })
     }
 
     /// The stream, for a request that is still being sent while its answer is read.
@@ -51,7 +53,9 @@ impl Connection {
     /// Adds what has arrived to the inbox; returns how many bytes, 0 at the end of the stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let n = std::task::ready!(self.stream.poll_read(cx, scratch))?;
+            let read = self.stream.poll_read(cx, scratch);
+            self.awaited = read.is_pending();
+            let n = std::task::ready!(read)?;
             self.taken += n as u64;
             let arrived = &scratch[..n];
             if self.inbox.is_empty() {
@@ -64,6 +68,12 @@ impl Connection {
             }
             Poll::Ready(Ok(n))
         })
+    }
+
+    /// Whether `cx` waits for bytes and for the alarm already, and neither has come: asking again would change nothing.
+    #[must_use]
+    pub fn is_awaited(&self, cx: &Context<'_>) -> bool {
+        self.awaited && self.alarm.wakes(cx) && self.stream.is_silent()
     }
 
     /// Bytes that were ever read from it.
@@ -80,5 +90,64 @@ impl Connection {
     /// Ends the connection with a reset instead of an orderly close.
     pub fn reset(self) {
         self.stream.reset_on_close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::endpoint::Address;
+
+    /// Waits for the connection as a relay does; whether anything came.
+    fn wait(connection: &mut Connection, cx: &mut Context<'_>, deadline: Instant) -> bool {
+        connection.poll_fill(cx).is_ready() || connection.alarm.poll(cx, deadline).is_ready()
+    }
+
+    #[tokio::test]
+    async fn who_waits_already_need_not_ask_again_until_something_comes() {
+        let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Arc::new(Endpoint::new(Address::Tcp(engine.local_addr().unwrap())));
+        let mut connection = Connection::open(&endpoint, None).await.unwrap();
+        let (mut accepted, _) = engine.accept().await.unwrap();
+        let never = Instant::now() + Duration::from_secs(3600);
+        let ask = async |connection: &mut Connection, deadline| {
+            poll_fn(|cx| Poll::Ready((connection.is_awaited(cx), wait(connection, cx, deadline)))).await
+        };
+
+        assert_eq!(ask(&mut connection, never).await, (false, false));
+        assert_eq!(ask(&mut connection, never).await, (true, false));
+        assert!(!connection.is_awaited(&Context::from_waker(Waker::noop())));
+        accepted.write_all(b"x").await.unwrap();
+        // Woken, which nobody would be whose waiting had been forgotten.
+        assert_eq!(poll_fn(|cx| connection.poll_fill(cx)).await.unwrap(), 1);
+        assert_eq!(ask(&mut connection, never).await, (false, false));
+        drop(accepted);
+        while !poll_fn(|cx| Poll::Ready(!connection.is_awaited(cx))).await {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(ask(&mut connection, never).await, (false, true));
+    }
+
+    #[tokio::test]
+    async fn who_waits_asks_again_when_time_is_up() {
+        let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Arc::new(Endpoint::new(Address::Tcp(engine.local_addr().unwrap())));
+        let mut connection = Connection::open(&endpoint, None).await.unwrap();
+        let soon = Instant::now() + Duration::from_millis(20);
+        poll_fn(|cx| match connection.is_awaited(cx) {
+            true => Poll::Pending,
+            false if wait(&mut connection, cx, soon) => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+        assert!(Instant::now() >= soon);
     }
 }

@@ -1,7 +1,7 @@
 //! A worker's connections to engines: makes them, and keeps those that wait for their next request.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,8 @@ const IDLE_PER_ENDPOINT: usize = 512;
 pub struct Connections {
     /// `None`: no connection is made ready to be spliced.
     splice: Option<Arc<Splice>>,
-    idle: RefCell<HashMap<*const Endpoint, Idle>>,
+    /// A tree: of the few endpoints there are, one is found in less time than its key would take to hash.
+    idle: RefCell<BTreeMap<*const Endpoint, Idle>>,
 }
 
 #[derive(Debug)]
@@ -48,12 +49,12 @@ impl Connections {
         Connection::open(endpoint, splice).await
     }
 
-    /// A kept connection that is open and quiet at this moment.
+    /// A kept connection that is open and quiet at this moment, which is `now`.
     #[must_use]
-    pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
+    pub fn take(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let kept = &mut idle.get_mut(&Arc::as_ptr(endpoint))?.connections;
-        let oldest = Instant::now().checked_sub(IDLE_TIMEOUT)?;
+        let oldest = now.checked_sub(IDLE_TIMEOUT)?;
         while let Some((since, connection)) = kept.pop() {
             if since < oldest {
                 // Everything before it is older still.
@@ -87,5 +88,37 @@ impl Connections {
             idle.connections.drain(..expired);
             !idle.connections.is_empty()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::endpoint::Address;
+
+    #[tokio::test]
+    async fn a_connection_on_which_the_engine_spoke_unasked_or_left_carries_no_request() {
+        let engine = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Arc::new(Endpoint::new(Address::Tcp(engine.local_addr().unwrap())));
+        let connections = Connections::default();
+        let kept = async || {
+            let connection = connections.open(&endpoint).await.unwrap();
+            connections.put(&endpoint, connection);
+            engine.accept().unwrap().0
+        };
+        // Nothing is awaited behind what the engine does: all that tokio could say of the socket is older.
+        let taken = || connections.take(&endpoint, Instant::now()).is_some();
+        let silent = kept().await;
+        assert!(taken());
+        let mut speaks = kept().await;
+        speaks.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert!(!taken());
+        let leaves = kept().await;
+        drop(leaves);
+        assert!(!taken());
+        drop(silent);
     }
 }

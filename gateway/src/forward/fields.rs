@@ -1,10 +1,11 @@
 //! The head of a request as an engine gets it.
 
+use std::io::Write;
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::Entry;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, VIA};
+use http::header::{COOKIE, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::inspect::MODEL_HEADER;
@@ -15,6 +16,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// W3C Trace Context, version 00.
+pub const TRACEPARENT_BYTES: usize = 55;
 const PROTO: HeaderValue = HeaderValue::from_static("http");
 
 /// What the gateway owes an engine in the head of a request.
@@ -28,7 +31,7 @@ pub struct Owed {
     pub host: HeaderValue,
     pub request_id: HeaderValue,
     /// `None`: the client sent its own.
-    pub traceparent: Option<HeaderValue>,
+    pub traceparent: Option<[u8; TRACEPARENT_BYTES]>,
     pub model: Option<HeaderValue>,
 }
 
@@ -41,35 +44,45 @@ impl Owed {
         headers.insert(X_FORWARDED_PROTO, PROTO);
         headers.insert(X_FORWARDED_HOST, self.host);
         headers.insert(X_REQUEST_ID, self.request_id);
-        let rest = [(TRACEPARENT, self.traceparent), (MODEL_HEADER, self.model)];
+        let traceparent = self.traceparent.and_then(|value| HeaderValue::from_bytes(&value).ok());
+        let rest = [(TRACEPARENT, traceparent), (MODEL_HEADER, self.model)];
         for (name, value) in rest {
             value.map(|value| headers.insert(name, value));
         }
     }
 
     /// Writes the same without a detour through the map: half of what a head costs.
-    fn put(&self, head: &mut Vec<u8>, client: &HeaderMap) {
-        put_list(head, &VIA, client, via(self.version).as_bytes());
-        put_list(head, &X_FORWARDED_FOR, client, self.ip.as_bytes());
+    fn put(&self, head: &mut Vec<u8>, client: &HeaderMap, lists: Lists) {
+        put_list(head, &VIA, client, lists.via, via(self.version).as_bytes());
+        put_list(head, &X_FORWARDED_FOR, client, lists.forwarded_for, self.ip.as_bytes());
         put_field(head, X_FORWARDED_PROTO.as_str(), PROTO.as_bytes());
         put_field(head, X_FORWARDED_HOST.as_str(), self.host.as_bytes());
         put_field(head, X_REQUEST_ID.as_str(), self.request_id.as_bytes());
-        for (name, value) in [(TRACEPARENT, &self.traceparent), (MODEL_HEADER, &self.model)] {
-            if let Some(value) = value {
-                put_field(head, name.as_str(), value.as_bytes());
-            }
+        if let Some(traceparent) = &self.traceparent {
+            put_field(head, TRACEPARENT.as_str(), traceparent);
+        }
+        if let Some(model) = &self.model {
+            put_field(head, MODEL_HEADER.as_str(), model.as_bytes());
         }
     }
 
     /// Whether a client's own field is written anew by [`Self::put`].
-    fn has(&self, name: &str) -> bool {
+    fn replaces(&self, name: &str) -> bool {
         match name {
-            "via" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-request-id" => true,
+            "x-forwarded-proto" | "x-forwarded-host" | "x-request-id" => true,
             "traceparent" => self.traceparent.is_some(),
             "x-gateway-model-name" => self.model.is_some(),
             _ => false,
         }
     }
+}
+
+/// Which of the fields whose lines are joined the client sent: to look each of them up costs more than to have met none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lists {
+    via: bool,
+    forwarded_for: bool,
+    cookie: bool,
 }
 
 /// A client's address as an entry of X-Forwarded-For.
@@ -124,20 +137,27 @@ pub fn request_head(
     head.extend_from_slice(target.as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\n");
     put_field(&mut head, HOST.as_str(), host);
+    let mut lists = Lists::default();
     for (name, value) in headers {
-        let name = name.as_str();
-        let elsewhere = matches!(name, "host" | "content-length" | "expect" | "cookie");
-        if !elsewhere && !owed.is_some_and(|owed| owed.has(name)) {
-            put_field(&mut head, name, value.as_bytes());
+        match name.as_str() {
+            "host" | "content-length" | "expect" => {}
+            "cookie" => lists.cookie = true,
+            "via" if owed.is_some() => lists.via = true,
+            "x-forwarded-for" if owed.is_some() => lists.forwarded_for = true,
+            name if owed.is_some_and(|owed| owed.replaces(name)) => {}
+            name => put_field(&mut head, name, value.as_bytes()),
         }
     }
     if let Some(owed) = owed {
-        owed.put(&mut head, headers);
+        owed.put(&mut head, headers, lists);
     }
-    put_cookies(&mut head, headers);
+    if lists.cookie {
+        put_cookies(&mut head, headers);
+    }
     match length {
         Length::Known(0) if !expects_body(method) => {}
-        Length::Known(length) => put_field(&mut head, CONTENT_LENGTH.as_str(), length.to_string().as_bytes()),
+        // A vector takes whatever is written.
+        Length::Known(length) => _ = write!(head, "content-length: {length}\r\n"),
         Length::Chunked => put_field(&mut head, "transfer-encoding", b"chunked"),
     }
     head.extend_from_slice(b"\r\n");
@@ -162,13 +182,16 @@ fn put_cookies(head: &mut Vec<u8>, headers: &HeaderMap) {
     head.extend_from_slice(b"\r\n");
 }
 
-/// A list with an entry of ours at its end; one field line, as some engines read only the first.
-fn put_list(head: &mut Vec<u8>, name: &HeaderName, client: &HeaderMap, ours: &[u8]) {
+/// A list with an entry of ours behind the client's own, if there are any; one field line, as some engines read only the
+/// first.
+fn put_list(head: &mut Vec<u8>, name: &HeaderName, client: &HeaderMap, any: bool, ours: &[u8]) {
     head.extend_from_slice(name.as_str().as_bytes());
     head.extend_from_slice(b": ");
-    for value in client.get_all(name) {
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b", ");
+    if any {
+        for value in client.get_all(name) {
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b", ");
+        }
     }
     head.extend_from_slice(ours);
     head.extend_from_slice(b"\r\n");
@@ -257,7 +280,7 @@ mod tests {
         fn what_is_owed_is_the_same_whichever_way_it_takes(client in client_fields()) {
             let mut map = HeaderMap::new();
             client.iter().for_each(|(name, value)| _ = map.append(*name, HeaderValue::from_static(value)));
-            let traceparent = (!map.contains_key(TRACEPARENT)).then(|| HeaderValue::from_static("t"));
+            let traceparent = (!map.contains_key(TRACEPARENT)).then_some([b't'; TRACEPARENT_BYTES]);
             let owed = Owed { traceparent, ..owed() };
             let lines = |map: &HeaderMap, owed: Option<&Owed>| {
                 let head = request_head(&Method::POST, "/", b"h", map, owed, Length::Known(1));

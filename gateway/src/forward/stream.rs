@@ -41,13 +41,9 @@ impl Stream {
         }
     }
 
-    /// Reads what is there; `Ok(0)` is the end.
+    /// Reads what is there; `Ok(0)` is the end. Makes no system call where nothing was reported.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self {
-                Self::Tcp(stream) => ready!(stream.poll_read_ready(cx))?,
-                Self::Unix(stream) => ready!(stream.poll_read_ready(cx))?,
-            }
             let mut read = None;
             let mut receive = || {
                 let n = rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT)?.0;
@@ -64,6 +60,10 @@ impl Stream {
                 (Some(n), _) => return Poll::Ready(Ok(n)),
                 (None, Err(e)) if e.kind() != ErrorKind::WouldBlock => return Poll::Ready(Err(e)),
                 (None, _) => {}
+            }
+            match self {
+                Self::Tcp(stream) => ready!(stream.poll_read_ready(cx))?,
+                Self::Unix(stream) => ready!(stream.poll_read_ready(cx))?,
             }
         }
     }
@@ -84,6 +84,15 @@ impl Stream {
                 Self::Unix(stream) => ready!(stream.poll_write_ready(cx))?,
             }
         }
+    }
+
+    /// Whether nothing has been reported since the last read found nothing or took all there was.
+    pub(super) fn is_silent(&self) -> bool {
+        let reported = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+        };
+        reported.is_err()
     }
 
     /// Whether a connection kept idle is still good: open, and silent as it must be.

@@ -32,6 +32,8 @@ pub struct RequestHead {
     pub framing: Framing,
     /// Its length, where the head declares one.
     pub length: Option<u64>,
+    /// Where the digits of that length stand in the head.
+    pub length_at: usize,
     /// The client wants to send another request.
     pub keep_alive: bool,
     /// The client waits for 100 before it sends the body; hyper sends it once the body is polled.
@@ -67,7 +69,7 @@ pub fn check_request(head: &[u8]) -> Result<RequestHead, Failure> {
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(invalid("the request head is cut short"));
     };
-    check_fields(method, target, version == 1, request.headers)
+    check_fields(head, method, target, version == 1, request.headers)
         .map(|head| RequestHead { consumed, ..head })
         .map_err(invalid)
 }
@@ -83,6 +85,7 @@ pub(super) fn check_request_line(line: &[u8]) -> Result<(), Failure> {
 }
 
 fn check_fields(
+    head: &[u8],
     method: &str,
     target: &str,
     version_11: bool,
@@ -92,10 +95,14 @@ fn check_fields(
     let authority = target::check(method, target.as_bytes())?;
     let mut seen = Seen::default();
     let mut special = Special::default();
+    let mut length_at = 0;
     for field in fields {
         if let Some(ruled) = Ruled::of(field.name)? {
             seen.take(ruled, field.value)?;
             special.take(ruled, field.value)?;
+            if ruled == Ruled::ContentLength {
+                length_at = trim(field.value).as_ptr().addr() - head.as_ptr().addr();
+            }
         }
     }
     if seen.chunked && !version_11 {
@@ -120,7 +127,7 @@ fn check_fields(
     // RFC 9110 section 10.1.1: ignored from an HTTP/1.0 client and without a body.
     let expects_continue = special.expects_continue && version_11 && !framing.is_done();
     let keep_alive = seen.keeps(version_11);
-    Ok(RequestHead { framing, length: seen.length, keep_alive, expects_continue, consumed: 0 })
+    Ok(RequestHead { framing, length: seen.length, length_at, keep_alive, expects_continue, consumed: 0 })
 }
 
 /// The fields that matter in requests only.

@@ -42,8 +42,9 @@ where
 pub fn hyper_http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        // A client that half-closes is taken as gone: that is how a cancel is noticed.
-        .half_close(false)
+        // The gate watches for a client that leaves. hyper would read for it, and have a new buffer of 8 KiB for each
+        // request, because the head of the one in flight is in the old.
+        .half_close(true)
         .keep_alive(true)
         .title_case_headers(false)
         // Each piece of a response goes out at once.

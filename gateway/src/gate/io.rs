@@ -14,6 +14,7 @@ mod read;
 mod tests;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ::hyper::rt::{Read, ReadBufCursor, Write};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, timeout_at};
@@ -166,6 +167,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
+    /// The body of the request that hyper hands to its service, where the gate kept it from hyper: it came whole, with
+    /// its head.
+    #[must_use]
+    pub fn take_body(&self) -> Option<Bytes> {
+        match &mut self.0.borrow_mut().side {
+            Side::Http1(turn) => turn.body.take(),
+            Side::Http2(_) => None,
+        }
+    }
+
     /// The response to a request is over: its body was read to the end or given up. On HTTP/1.1 this lets the
     /// next request in.
     pub fn answered(&self) {
@@ -224,6 +235,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             Some(End::Fault(failure)) => Some(failure.clone()),
             _ => None,
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Gate<S> {
+    /// Ready when the client has left before its answer was over: what is done for it may be dropped. For HTTP/1.1; to be
+    /// polled by the task that polls hyper, behind it.
+    pub async fn left(&self) {
+        poll_fn(|cx| self.0.borrow_mut().poll_left(cx)).await;
     }
 }
 

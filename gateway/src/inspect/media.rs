@@ -61,7 +61,8 @@ fn is_identity(codings: &[u8]) -> bool {
 }
 
 fn other_charset(content_type: &[u8]) -> bool {
-    content_type.split(|&byte| byte == b';').skip(1).any(|parameter| {
+    let Some(essence) = memchr::memchr(b';', content_type) else { return false };
+    content_type[essence + 1..].split(|&byte| byte == b';').any(|parameter| {
         let mut halves = parameter.splitn(2, |&byte| byte == b'=');
         let name = halves.next().unwrap_or_default().trim_ascii();
         let Some(value) = halves.next() else { return false };

@@ -100,12 +100,11 @@ impl Entry {
         }
     }
 
-    /// The first byte of the engine's answer goes out. Time to first byte runs from [`Self::started`], so it holds
-    /// the upload of the request, queueing and retries: what the client waited.
-    pub fn first_byte(&mut self) {
-        if self.record.ttft.is_none() {
-            self.record.ttft = Some(self.started.elapsed());
-        }
+    /// The first byte of the engine's answer goes out, read at `now`. Time to first byte runs from [`Self::started`], so
+    /// it holds the upload of the request, queueing and retries: what the client waited.
+    pub fn first_byte(&mut self, now: Instant) {
+        let waited = now.duration_since(self.started);
+        self.record.ttft.get_or_insert(waited);
     }
 
     /// `events` of a stream passed with one read at `now`.
@@ -269,7 +268,7 @@ mod tests {
     fn a_client_that_leaves_in_mid_stream_keeps_the_status_it_was_sent() {
         let (_, meter, mut entry) = open();
         entry.status = 200;
-        entry.first_byte();
+        entry.first_byte(Instant::now());
         drop(entry);
         assert_eq!(outcome(&meter), (200, Some(Reason::ClientGone)));
         assert_eq!(meter.read().first_byte.counts.iter().sum::<u64>(), 1);

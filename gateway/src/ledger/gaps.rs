@@ -12,12 +12,12 @@ pub(super) struct Gaps {
     pub(super) counts: [u32; GAP_BUCKETS],
     pub(super) sum_us: u64,
     last: Option<Instant>,
-    reported: Instant,
+    report_at: Instant,
 }
 
 impl Gaps {
     pub(super) fn new(now: Instant) -> Self {
-        Self { counts: [0; GAP_BUCKETS], sum_us: 0, last: None, reported: now }
+        Self { counts: [0; GAP_BUCKETS], sum_us: 0, last: None, report_at: now + REPORT_EVERY }
     }
 
     /// Takes in `events` that came with one read. They share the gap before them evenly: whoever waited for them
@@ -32,7 +32,7 @@ impl Gaps {
                 self.sum_us = self.sum_us.saturating_add(gap_us);
             }
         }
-        now.duration_since(self.reported) >= REPORT_EVERY
+        now >= self.report_at
     }
 
     /// Takes in gaps that were gathered elsewhere, up to the event at `last`. True when it is time to report.
@@ -42,7 +42,7 @@ impl Gaps {
         }
         self.sum_us = self.sum_us.saturating_add(sum_us);
         self.last = Some(last);
-        Instant::now().duration_since(self.reported) >= REPORT_EVERY
+        Instant::now() >= self.report_at
     }
 
     /// When the last event passed.
@@ -54,6 +54,6 @@ impl Gaps {
     pub(super) fn clear(&mut self, now: Instant) {
         self.counts = [0; GAP_BUCKETS];
         self.sum_us = 0;
-        self.reported = now;
+        self.report_at = now + REPORT_EVERY;
     }
 }

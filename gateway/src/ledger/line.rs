@@ -222,7 +222,7 @@ mod tests {
             name: name("pool"),
             kind: "InferencePool",
             endpoints: Vec::new(),
-            models: std::collections::HashMap::new(),
+            models: std::collections::BTreeMap::new(),
             meter: Arc::default(),
         }));
         record.status = 200;

@@ -28,9 +28,10 @@ impl Patience {
         Self { limits, last: Instant::now() }
     }
 
-    /// The engine said something.
-    pub(super) fn renew(&mut self) {
+    /// The engine said something now; returns when that is.
+    pub(super) fn renew(&mut self) -> Instant {
         self.last = Instant::now();
+        self.last
     }
 
     /// The engine said something at this time; whether that is news.

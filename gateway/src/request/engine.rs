@@ -35,7 +35,7 @@ pub(super) async fn try_endpoints(
     forward: &Forward<'_>,
     deadline: Option<Instant>,
     entry: &mut Entry,
-) -> Result<Response<Relay>, Failure> {
+) -> Result<Response<Box<Relay>>, Failure> {
     let mut tries =
         Tries { client, traffic, deadline, tried: Vec::new(), failure: None, retries: 0, permit: None };
     loop {
@@ -107,12 +107,13 @@ impl Tries<'_> {
         let mut terms = Terms { method: &head.method, traffic: self.traffic, deadline: self.deadline, fresh };
         let engines = &self.client.worker.engines;
         let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
-        match pin!(attempt(engines, lease, bytes.clone(), upload, terms)).await {
+        match pin!(attempt(engines, lease, bytes, upload, terms)).await {
             Err(e) if e.seen == Seen::Stale && upload.borrow_mut().rewind() => {}
             tried => return tried,
         }
         terms.fresh = true;
         entry.tries += 1;
+        let bytes = head.bytes(upload.borrow().length(), lease.endpoint());
         attempt(engines, lease, bytes, upload, terms).await.map_err(|mut e| {
             // An engine that refuses now may have died of this very request: others are not to follow it.
             if e.seen == Seen::Nothing {
@@ -161,7 +162,13 @@ impl Tries<'_> {
         Ok(())
     }
 
-    fn respond(&self, begun: Attempt, lease: Lease, head: &Outgoing, entry: &mut Entry) -> Response<Relay> {
+    fn respond(
+        &self,
+        begun: Attempt,
+        lease: Lease,
+        head: &Outgoing,
+        entry: &mut Entry,
+    ) -> Response<Box<Relay>> {
         let Attempt { answer, connection, .. } = begun;
         let mut response = Response::new(());
         *response.status_mut() = answer.status;
@@ -191,7 +198,8 @@ impl Tries<'_> {
         let limits = Limits { idle: self.traffic.stream_idle_timeout, deadline };
         let engines = self.client.worker.engines.clone();
         let relay = Relay::new(begun, lease, engines, kind.map(Tap::new), limits);
-        response.map(|()| relay)
+        // Boxed at once: it is large, and has a way to go.
+        response.map(|()| Box::new(relay))
     }
 
     /// What it takes to splice the answer on this connection to the client, where it can be and shall.

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
 use super::{Client, Served};
 use crate::endpoint::{Address, Endpoint};
 use crate::failure::Failure;
-use crate::forward::{Owed, TRACEPARENT, X_REQUEST_ID, request_head, via};
+use crate::forward::{Owed, TRACEPARENT, TRACEPARENT_BYTES, X_REQUEST_ID, request_head, via};
 use crate::gate::fields::strip_hop_by_hop;
 use crate::inspect::{model_header, strip_internal};
 use crate::relay::Relay;
@@ -92,7 +92,12 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let own = headers
         .get(X_REQUEST_ID)
         .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.to_str().is_ok());
-    own.cloned().unwrap_or_else(|| value(&[&hex(fastrand::u64(..)), &hex(fastrand::u64(..))]))
+    own.cloned().unwrap_or_else(|| {
+        let mut id = [0; 32];
+        put_hex(&mut id, &fastrand::u128(..).to_be_bytes());
+        // Digits always are a field value.
+        HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    })
 }
 
 /// Finishes every response, an engine's or our own.
@@ -110,7 +115,7 @@ pub(super) fn without_body(response: &mut Response<Served>) {
 }
 
 /// Makes an engine's head ready for the client: hop-by-hop fields go, Via and the filters come.
-pub(super) fn edit_response(response: &mut Response<Relay>, matched: &Match, forward: &Forward<'_>) {
+pub(super) fn edit_response(response: &mut Response<Box<Relay>>, matched: &Match, forward: &Forward<'_>) {
     strip_hop_by_hop(response.headers_mut());
     // An engine does not speak for the gateway.
     strip_internal(response.headers_mut());
@@ -120,18 +125,20 @@ pub(super) fn edit_response(response: &mut Response<Relay>, matched: &Match, for
 
 /// A trace begins here where the client began none (W3C Trace Context, version 00). Sampled: an engine's own
 /// sampler would have taken a request without a traceparent.
-fn traceparent() -> HeaderValue {
-    let (trace, more, span) = (fastrand::u64(1..), fastrand::u64(..), fastrand::u64(1..));
-    value(&[b"00-", &hex(trace), &hex(more), b"-", &hex(span), b"-01"])
+fn traceparent() -> [u8; TRACEPARENT_BYTES] {
+    let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    put_hex(&mut value[3..19], &fastrand::u64(1..).to_be_bytes());
+    put_hex(&mut value[19..35], &fastrand::u64(..).to_be_bytes());
+    put_hex(&mut value[36..52], &fastrand::u64(1..).to_be_bytes());
+    value
 }
 
-fn value(parts: &[&[u8]]) -> HeaderValue {
-    HeaderValue::try_from(parts.concat()).unwrap_or_else(|_| HeaderValue::from_static("0"))
-}
-
-/// `{:016x}`, without `fmt`: these are the only digits that each request pays for.
-fn hex(number: u64) -> [u8; 16] {
-    std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at)) as usize & 15])
+/// `{:02x}` of each byte, without `fmt`: these are the only digits that each request pays for.
+fn put_hex(digits: &mut [u8], bytes: &[u8]) {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
 }
 
 /// Engines are asked in origin form, also where the client sent a whole URI.
@@ -146,15 +153,19 @@ mod tests {
     #[test]
     fn digits_are_those_that_fmt_writes() {
         for number in [0, 1, 0xf0, 0x0123_4567_89ab_cdef, u64::MAX] {
-            assert_eq!(hex(number), format!("{number:016x}").as_bytes());
+            let mut digits = [0; 16];
+            put_hex(&mut digits, &number.to_be_bytes());
+            assert_eq!(digits, format!("{number:016x}").as_bytes());
         }
     }
 
     #[test]
     fn a_new_trace_is_sampled_and_has_its_four_parts() {
         let value = traceparent();
-        let parts: Vec<_> = value.to_str().unwrap().split('-').collect();
+        let parts: Vec<_> = std::str::from_utf8(&value).unwrap().split('-').collect();
         assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2]);
         assert_eq!((parts[0], parts[3]), ("00", "01"));
+        let halves = [&parts[1][..16], &parts[1][16..], parts[2]];
+        assert!(halves.iter().all(|half| u64::from_str_radix(half, 16).unwrap() != 0));
     }
 }

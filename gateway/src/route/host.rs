@@ -23,12 +23,11 @@ impl<'a> Host<'a> {
     /// `None` where nothing is left to compare.
     #[must_use]
     pub fn parse(authority: &'a str) -> Option<Self> {
-        let bytes = authority.as_bytes();
-        let start = bytes.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
+        let start = memchr::memrchr(b'@', authority.as_bytes()).map_or(0, |at| at + 1);
         let host = &authority[start..];
-        let end = match host.bytes().position(|byte| byte == b']') {
+        let end = match memchr::memchr(b']', host.as_bytes()) {
             Some(bracket) => bracket + 1,
-            None => host.bytes().position(|byte| byte == b':').unwrap_or(host.len()),
+            None => memchr::memchr(b':', host.as_bytes()).unwrap_or(host.len()),
         };
         let host = &host[..end];
         let host = host.strip_suffix('.').unwrap_or(host);

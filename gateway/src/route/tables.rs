@@ -10,7 +10,8 @@ use crate::snapshot::Snapshot;
 
 #[derive(Debug, Default)]
 pub struct Tables {
-    by_address: HashMap<SocketAddr, Arc<Table>>,
+    /// Few enough to be looked through: each request does.
+    by_address: Vec<(SocketAddr, Arc<Table>)>,
     /// Counts what reached no listener.
     meter: Arc<Meter>,
 }
@@ -27,12 +28,12 @@ impl Tables {
     ) -> Self {
         let mut open: HashMap<_, _> = before
             .by_address
-            .values()
-            .filter_map(|table| Some((table.door()?, table.open.clone())))
+            .iter()
+            .filter_map(|(_, table)| Some((table.door()?, table.open.clone())))
             .collect();
-        let mut by_address = HashMap::new();
+        let mut by_address = Vec::new();
         for address in snapshot.listeners.iter().flat_map(|listener| &listener.addresses) {
-            if by_address.contains_key(address) {
+            if find(&by_address, *address).is_some() {
                 continue;
             }
             let sharing = snapshot.listeners.iter().filter(|listener| listener.addresses.contains(address));
@@ -40,11 +41,13 @@ impl Tables {
             if let Some(door) = table.door() {
                 table.open = open.entry(door).or_default().clone();
             }
-            by_address.insert(*address, Arc::new(table));
+            by_address.push((*address, Arc::new(table)));
         }
         for address in closing {
-            if let Some(table) = before.by_address.get(&address) {
-                by_address.entry(address).or_insert_with(|| table.clone());
+            if find(&by_address, address).is_none()
+                && let Some(table) = find(&before.by_address, address)
+            {
+                by_address.push((address, table.clone()));
             }
         }
         Self { by_address, meter }
@@ -53,13 +56,17 @@ impl Tables {
     /// The table of a listening address; `None` where a reload took it out.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Option<&Table> {
-        self.by_address.get(&address).map(Arc::as_ref)
+        find(&self.by_address, address).map(Arc::as_ref)
     }
 
     #[must_use]
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
+}
+
+fn find(tables: &[(SocketAddr, Arc<Table>)], address: SocketAddr) -> Option<&Arc<Table>> {
+    tables.iter().find(|(at, _)| *at == address).map(|(_, table)| table)
 }
 
 #[cfg(test)]

@@ -1,19 +1,17 @@
 //! One client connection: the gate in front, hyper behind it, and an orderly end.
 
 use std::cell::{Cell, OnceCell};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::CONNECTION;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::Worker;
 use super::accept::Socket;
+use super::rooms::Answering;
 use crate::failure;
 use crate::forward::forwarded_for;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
@@ -43,18 +41,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         reset: Cell::new(false),
         spliced: OnceCell::new(),
     });
-    let service = service_fn(|request| {
-        let client = client.clone();
-        // Boxed: hyper keeps room for it as long as the connection lives, and it is larger than all the rest.
-        Box::pin(async move {
-            let mut response = request::serve(&client, request).await;
-            if client.worker.is_succeeded() && protocol == Protocol::Http1 {
-                // The one goodbye of HTTP/1.1 that no request can cross.
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
-        })
-    });
+    let service = service_fn(|request| Answering::new(&client, request));
     match protocol {
         Protocol::Http1 => {
             let mut next = Some(io);
@@ -65,6 +52,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                     // First: a request that has arrived is taken in before the connection is told to end.
                     biased;
                     _ = connection.as_mut() => None,
+                    () = gate.left() => None,
                     () = gate.quiet() => {
                         drop(connection);
                         parked(worker, &gate, socket).await
@@ -135,6 +123,7 @@ async fn until_ended<C: Future>(client: &Client, connection: C) {
     tokio::select! {
         biased;
         _ = connection => {}
+        () = client.gate.left() => {}
         () = quiet => {}
         () = client.worker.ended_and_answered() => {}
     }

@@ -42,17 +42,31 @@ pub(crate) struct Column {
     pub(crate) unit: &'static str,
     /// Behind the point.
     pub(crate) digits: usize,
+    pub(crate) beside: Beside,
+}
+
+/// What a figure is told beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Beside {
+    /// As it is, and how much of Penstock's it is.
+    Penstock,
+    /// As it is, and how much it is of the same without a proxy.
+    Direct,
     /// What is told of a proxy is what it adds to the same without one.
-    pub(crate) added: bool,
+    Added,
 }
 
 impl Column {
     pub(crate) const fn plain(name: &'static str, unit: &'static str, digits: usize) -> Self {
-        Self { name, unit, digits, added: false }
+        Self { name, unit, digits, beside: Beside::Penstock }
+    }
+
+    const fn of_direct(name: &'static str, unit: &'static str, digits: usize) -> Self {
+        Self { name, unit, digits, beside: Beside::Direct }
     }
 
     const fn added(name: &'static str, unit: &'static str, digits: usize) -> Self {
-        Self { name, unit, digits, added: true }
+        Self { name, unit, digits, beside: Beside::Added }
     }
 }
 
@@ -125,12 +139,20 @@ pub(crate) struct Run {
     pub(crate) idle: Memory,
     /// And at the window's end.
     pub(crate) loaded: Memory,
+    /// Of all events that the proxy passed on, those that went from socket to socket; of one that can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spliced: Option<f64>,
 }
 
 impl Run {
     /// CPU seconds of the proxy for a million of something.
     fn cpu_per_million(&self, count: u64) -> f64 {
         self.cpu.proxy * 1e6 / count as f64
+    }
+
+    /// And of all: proxy, engines, load, the kernel's threads.
+    fn whole_cpu_per_million(&self, count: u64) -> f64 {
+        (self.cpu.proxy + self.cpu.engine + self.cpu.load + self.cpu.kernel) * 1e6 / count as f64
     }
 
     fn per_second(&self, count: u64) -> f64 {

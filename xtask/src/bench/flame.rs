@@ -129,14 +129,16 @@ impl Picture {
 /// The kernel's frames are blue, Penstock's own green, those of libraries in shades from red to yellow.
 fn colour(name: &str) -> String {
     let shade = name.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    let hue = if name.ends_with("_[k]") {
-        200 + shade % 20
+    let shade = shade % 60;
+    // Not as hues: some programs that draw SVG know none.
+    let (red, green, blue) = if name.ends_with("_[k]") {
+        (130 + shade, 190, 240)
     } else if name.contains("penstock::") {
-        100 + shade % 30
+        (140 + shade, 225, 130)
     } else {
-        10 + shade % 40
+        (245, 160 + shade, 120)
     };
-    format!("hsl({hue},75%,70%)")
+    format!("rgb({red},{green},{blue})")
 }
 
 fn escaped(text: &str) -> String {

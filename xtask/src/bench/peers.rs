@@ -34,6 +34,8 @@ pub(crate) struct Peer {
     /// How it routes.
     pub(crate) about: &'static str,
     pub(crate) packages: Packages,
+    /// Whether events may pass it from socket to socket, and its access log tells how many did.
+    pub(crate) splices: bool,
     /// Its version; none where it is not installed.
     pub(crate) version: Box<dyn Fn() -> Option<String>>,
     /// Writes what it needs into the site's folder. None: nothing stands between load and engines.
@@ -55,6 +57,7 @@ pub(crate) fn all() -> Vec<Peer> {
     vec![
         direct::peer(),
         penstock::peer(),
+        penstock::full(),
         haproxy::peer(),
         nginx::peer(),
         nginx_lua::peer(),
@@ -203,7 +206,7 @@ impl Packages {
     /// The command that installs it.
     pub(crate) fn advice(self) -> String {
         match self {
-            Self::Ours => "it is built by `cargo xtask bench`".to_owned(),
+            Self::Ours => "`cargo xtask bench` builds it; its kernel half takes root".to_owned(),
             Self::Debian(names) => format!("apt-get install {}", names.join(" ")),
             Self::Python(name) => {
                 format!("cargo xtask bench --install (pip install {name} into target/bench/venv)")

@@ -145,6 +145,10 @@ pub(crate) fn publish(results: &Results, save: bool) -> Result<()> {
     } else {
         folder().join("last")
     };
+    // Plots of an earlier bench are not this one's.
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let tables = markdown::render(results);
     let mut files: Vec<(PathBuf, String)> =

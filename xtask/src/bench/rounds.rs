@@ -12,6 +12,7 @@ use super::cases::{Case, Point, Run};
 use super::children::{Engine, Load, stats};
 use super::load::Report;
 use super::measure::{Cpus, Memory, Watched};
+use super::peers::penstock::spliced;
 use super::peers::{Peer, Running, Site, settle};
 use super::ports::free_address;
 use super::report::{Results, Row};
@@ -105,8 +106,8 @@ pub(crate) async fn measured(
     let cpu = Cpus::read(&watched).since(&before);
     let loaded = Memory::of(&watched.proxies);
     let idle = under_load.idle;
-    let report = under_load.stop().await?;
-    let run = Run { report, cpu, idle, loaded };
+    let (report, spliced) = under_load.stop().await?;
+    let run = Run { report, cpu, idle, loaded, spliced };
     Ok((run, wrong(engines).await? - wrong_before))
 }
 
@@ -117,6 +118,8 @@ pub(super) struct UnderLoad {
     /// Of the peer, before the load came.
     idle: Memory,
     folder: PathBuf,
+    /// Of a peer that splices.
+    access_log: Option<PathBuf>,
 }
 
 impl UnderLoad {
@@ -138,19 +141,21 @@ impl UnderLoad {
         let idle = Memory::of(&running.pids());
         let plan = point.plan(running.targets, &bench.scale, &bench.layout);
         let load = Load::start(&plan, &bench.layout).await?;
-        Ok(Self { running, load, idle, folder })
+        let access_log = peer.splices.then(|| site.access_log());
+        Ok(Self { running, load, idle, folder, access_log })
     }
 
-    /// After the window's end: what the load saw in it.
-    pub(super) async fn stop(self) -> Result<Report> {
-        let Self { running, load, folder, .. } = self;
+    /// After the window's end: what the load saw in it, and the share of events that the peer has spliced since its start.
+    pub(super) async fn stop(self) -> Result<(Report, Option<f64>)> {
+        let Self { running, load, folder, access_log, .. } = self;
         let report = load.report().await?;
         running.stop().await?;
+        let spliced = access_log.map(|path| spliced(&path)).transpose()?.flatten();
         settle().await;
         // Access logs of a whole bench would be gigabytes.
         std::fs::remove_dir_all(&folder)
             .or_else(|error| if folder.exists() { Err(error) } else { Ok(()) })?;
-        Ok(report)
+        Ok((report, spliced))
     }
 }
 

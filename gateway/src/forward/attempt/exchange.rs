@@ -34,11 +34,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(connection: Connection, sending: Sending) -> Self {
+    pub(super) fn new(connection: Connection, sending: Sending, started: Instant) -> Self {
         Self {
             connection: Some(connection),
             sending: Some(sending),
-            started: Instant::now(),
+            started,
             sent: None,
             broken: false,
             answered: false,

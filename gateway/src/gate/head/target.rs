@@ -28,7 +28,7 @@ pub(super) fn check<'a>(method: &str, target: &'a [u8]) -> Result<Option<&'a [u8
 /// Checks a path with its query: the characters of RFC 3986, and the brackets and bars that browsers leave raw in
 /// queries.
 pub(super) fn check_path(target: &[u8]) -> Result<(), &'static str> {
-    let (path, query) = target.split_at(target.iter().position(|&b| b == b'?').unwrap_or(target.len()));
+    let (path, query) = target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()));
     if path.first() != Some(&b'/') {
         return Err("the path does not begin with a slash");
     }
@@ -37,17 +37,18 @@ pub(super) fn check_path(target: &[u8]) -> Result<(), &'static str> {
         check_escapes(path)?;
         check_escapes(query)?;
     }
-    if !path.iter().copied().all(is_path_byte) {
+    if !path.iter().all(|&byte| PATH_BYTES[usize::from(byte)]) {
         return Err("the path holds a character that must be percent-encoded");
     }
-    if !query.iter().all(|&byte| is_path_byte(byte) || matches!(byte, b'?' | b'[' | b']' | b'|')) {
+    if !query.iter().all(|&byte| PATH_BYTES[usize::from(byte)] || matches!(byte, b'?' | b'[' | b']' | b'|')) {
         return Err("the query holds a character that must be percent-encoded");
     }
     if escaped && memchr::memmem::find(path, b"%00").is_some() {
         return Err("the path holds an encoded NUL");
     }
-    // An engine that resolves them reads another path than the routes matched.
-    if path.split(|&byte| byte == b'/').any(is_dot_segment) {
+    // An engine that resolves them reads another path than the routes matched. Most paths have no byte of any.
+    let may_have_dots = escaped || memchr::memchr(b'.', path).is_some();
+    if may_have_dots && path.split(|&byte| byte == b'/').any(is_dot_segment) {
         return Err("the path has a `.` or `..` segment; send it resolved");
     }
     Ok(())
@@ -109,6 +110,17 @@ fn is_dot_segment(segment: &[u8]) -> bool {
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
+
+/// [`is_path_byte`] of each byte.
+const PATH_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = is_path_byte(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 const fn is_path_byte(byte: u8) -> bool {
     is_unreserved(byte)

@@ -5,14 +5,14 @@
 
 use std::sync::LazyLock;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 use penstock_common::framing::{Framing, FramingError, Piece, is_token};
 
 use crate::failure::{Dialect, Failure, Reason};
 use crate::gate::MAX_HEAD_BYTES;
-use crate::gate::head::{check_request, check_request_line, invalid, too_large};
+use crate::gate::head::{RequestHead, check_request, check_request_line, invalid, too_large};
 
 /// Of a head.
 const END: &[u8; 4] = b"\r\n\r\n";
@@ -24,6 +24,9 @@ pub(super) struct Turn {
     /// Bytes at the front of the held ones that hyper may have.
     pub(super) released: usize,
     pub(super) phase: Phase,
+    /// The body of the message, where all of it came with its head: it goes to the service by itself, and hyper is told
+    /// that there is none. Through hyper it would take a channel, two more turns of the task and a copy.
+    pub(super) body: Option<Bytes>,
     /// No byte of a head has come for a while: hyper waits, and holds nothing that counts.
     pub(super) quiet: bool,
 }
@@ -96,9 +99,12 @@ impl Turn {
             Ok(Some(head)) => {
                 let (framing, left) = (head.framing, head.length.unwrap_or(0));
                 let mut message = Message { framing, left, answered: false, flushed: false };
-                // What is here of the body goes with its head, which saves hyper a read; a body that breaks its framing
-                // is refused when it is its turn.
-                self.released = head.consumed + message.walk(&held[head.consumed..]).unwrap_or(0);
+                // A body that breaks its framing is refused when it is its turn.
+                let here = message.walk(&held[head.consumed..]).unwrap_or(0);
+                let whole = head.length.is_some() && here > 0 && message.framing.is_done();
+                self.body = whole.then(|| take_body(held, &head, here));
+                // What is here of a longer one goes with its head, which saves hyper a read.
+                self.released = if whole { head.consumed } else { head.consumed + here };
                 self.phase = Phase::Message(message);
                 Ok(true)
             }
@@ -106,6 +112,16 @@ impl Turn {
             Err(failure) => Err((failure, dialect(held))),
         }
     }
+}
+
+/// Takes the body from behind its head, which says from then on that there is none.
+fn take_body(held: &mut BytesMut, head: &RequestHead, length: usize) -> Bytes {
+    let digits = held[head.length_at..].iter_mut().take_while(|byte| byte.is_ascii_digit());
+    digits.for_each(|digit| *digit = b'0');
+    let mut behind = held.split_off(head.consumed);
+    let body = behind.split_to(length).freeze();
+    held.unsplit(behind);
+    body
 }
 
 impl Wait {

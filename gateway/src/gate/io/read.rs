@@ -79,9 +79,13 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
                     };
                     self.deadline = Instant::now() + wait;
                 }
-                Phase::Message(message) if message.framing.is_done() => {
-                    ready!(self.poll_behind(cx))?;
-                }
+                Phase::Message(message) if message.framing.is_done() => match self.poll_behind(cx) {
+                    Poll::Ready(read) => read?,
+                    Poll::Pending => {
+                        self.reader = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                },
                 Phase::Message(message) if !self.held.is_empty() => {
                     turn.released = message.walk(&self.held).map_err(End::Fault)?;
                 }
@@ -155,6 +159,31 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         })
     }
 
+    /// Ready when the client has left before its answer was over; with a half-closed connection it is taken as gone.
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.end.is_some() || !self.is_behind() {
+            return Poll::Pending;
+        }
+        loop {
+            match ready!(self.poll_behind(cx)) {
+                Ok(()) => continue,
+                Err(Stop::End(end)) => self.end = Some(end),
+                Err(Stop::Broken(_)) => {}
+            }
+            return Poll::Ready(());
+        }
+    }
+
+    /// Whether the socket's next bytes are behind the message in flight.
+    fn is_behind(&self) -> bool {
+        match &self.side {
+            Side::Http1(Turn { released: 0, phase: Phase::Message(message), .. }) => {
+                message.framing.is_done() && !message.is_over()
+            }
+            _ => false,
+        }
+    }
+
     /// The request is whole and its response is not: reads on to notice a client that leaves.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let room = HELD_BYTES.saturating_sub(self.held.len());
@@ -176,9 +205,6 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         if self.held.is_empty() {
             // A stream of an hour does not need the memory of its request.
             self.held = BytesMut::new();
-        }
-        if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
-            self.reader = Some(cx.waker().clone());
         }
         Poll::Pending
     }

@@ -121,8 +121,8 @@ async fn answer(
             response.body_mut().piece = Bytes::from(vec![b'x'; TOKEN_BYTES]);
             response.body_mut().pieces = TOKENS;
         }
-        path => match body.collect().await {
-            Ok(body) => response.body_mut().piece = [path.as_bytes(), b"=", &body.to_bytes()].concat().into(),
+        path => match collected(&gate, body).await {
+            Ok(body) => response.body_mut().piece = [path.as_bytes(), b"=", &body].concat().into(),
             Err(_) => {
                 let failure = gate.fault().unwrap_or_else(|| Failure::new(Reason::ClientGone, "gone"));
                 *response.status_mut() = failure.reason.status();
@@ -131,6 +131,13 @@ async fn answer(
         },
     }
     Ok(response)
+}
+
+async fn collected(gate: &Gate<TcpStream>, body: Incoming) -> ::hyper::Result<Bytes> {
+    match gate.take_body() {
+        Some(whole) => Ok(whole),
+        None => Ok(body.collect().await?.to_bytes()),
+    }
 }
 
 /// What the serving code does with a connection.
@@ -149,6 +156,7 @@ async fn serve(stream: TcpStream, limits: GateLimits, seen: Seen) {
                     next = tokio::select! {
                         biased;
                         _ = connection.as_mut() => None,
+                        () = gate.left() => None,
                         () = gate.quiet() => {
                             drop(connection);
                             seen.parked.set(seen.parked.get() + 1);

@@ -41,13 +41,13 @@ impl Events {
     /// Returns how many events the chunk completed.
     pub(super) fn pass(&mut self, chunk: &[u8]) -> u64 {
         let before = self.count;
-        let mut from = 0;
-        for newline in memchr::memchr_iter(b'\n', chunk) {
-            self.extend(&chunk[from..newline]);
+        let mut rest = chunk;
+        while let Some((line, behind)) = split_line(rest) {
+            self.extend(line);
             self.end_line();
-            from = newline + 1;
+            rest = behind;
         }
-        self.extend(&chunk[from..]);
+        self.extend(rest);
         self.count - before
     }
 
@@ -78,6 +78,12 @@ impl Events {
     }
 }
 
+/// The first line without its end, and what is behind it. Half of all lines are blank: they need no search.
+fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let newline = if text.first()? == &b'\n' { 0 } else { memchr::memchr(b'\n', text)? };
+    Some((text.get(..newline)?, text.get(newline + 1..)?))
+}
+
 enum Line {
     Blank,
     Data,
@@ -89,21 +95,12 @@ enum Line {
 impl Line {
     /// `start` is the whole line where `length` is no greater than [`DECISIVE`].
     fn of(start: &[u8], length: usize) -> Self {
-        let is = |field: &[u8], value: &[u8]| {
-            let after = start.strip_prefix(field).and_then(|rest| rest.strip_prefix(b":"));
-            length == start.len()
-                && after.is_some_and(|rest| rest.strip_prefix(b" ").unwrap_or(rest) == value)
-        };
-        if length == 0 {
-            Self::Blank
-        } else if is(b"event", b"ping") {
-            Self::Ping
-        } else if is(b"data", b"[DONE]") {
-            Self::Other
-        } else if start == b"data" || start.starts_with(b"data:") {
-            Self::Data
-        } else {
-            Self::Other
+        match start {
+            b"" => Self::Blank,
+            b"event: ping" | b"event:ping" => Self::Ping,
+            b"data: [DONE]" | b"data:[DONE]" if length == start.len() => Self::Other,
+            b"data" | [b'd', b'a', b't', b'a', b':', ..] => Self::Data,
+            _ => Self::Other,
         }
     }
 }

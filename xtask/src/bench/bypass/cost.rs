@@ -64,5 +64,5 @@ async fn measured(bench: &Bench, engines: &[Engine; 2], rung: Rung) -> Result<Ru
     let report = load.report().await?;
     running.stop().await?;
     settle().await;
-    Ok(Run { report, cpu, idle, loaded })
+    Ok(Run { report, cpu, idle, loaded, spliced: None })
 }

@@ -7,6 +7,7 @@ pub(super) fn peer() -> Peer {
         name: "direct".to_owned(),
         about: "no proxy: the load asks the engines themselves",
         packages: Packages::Ours,
+        splices: false,
         version: Box::new(|| Some(String::new())),
         command: Box::new(|_| Ok(None)),
     }

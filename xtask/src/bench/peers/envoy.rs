@@ -14,6 +14,7 @@ pub(super) fn json_to_metadata() -> Peer {
         name: "envoy".to_owned(),
         about: "routes by the model in the body: json_to_metadata",
         packages: Packages::Python(PACKAGE),
+        splices: false,
         version: Box::new(version),
         command: Box::new(|site| start(site, JSON_FILTER)),
     }
@@ -24,6 +25,7 @@ pub(super) fn ai_protocol_manager() -> Peer {
         name: "envoy-ai".to_owned(),
         about: "routes by the model in the body: ai_protocol_manager with request_info, a line of Lua; writes events anew",
         packages: Packages::Python(PACKAGE),
+        splices: false,
         version: Box::new(version),
         command: Box::new(|site| start(site, AI_FILTER)),
     }

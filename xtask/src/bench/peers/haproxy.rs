@@ -18,6 +18,7 @@ pub(super) fn peer() -> Peer {
         name: "haproxy".to_owned(),
         about: "routes by the model in the body: http-buffer-request, json_query",
         packages: Packages::Debian(&["haproxy"]),
+        splices: false,
         version: Box::new(|| version_said(Command::new(PROGRAM).arg("-v"))),
         command: Box::new(command),
     }
@@ -36,6 +37,8 @@ defaults
     log global
     option httplog
     option http-buffer-request
+    # Or it holds events back, 0.1 s and more.
+    option http-no-delay
     http-reuse always
     timeout connect 5s
     timeout client 1h

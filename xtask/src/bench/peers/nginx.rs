@@ -17,6 +17,7 @@ pub(super) fn peer() -> Peer {
         name: "nginx".to_owned(),
         about: "does not look into bodies: routes by a header, passes bodies on unbuffered",
         packages: Packages::Debian(&["nginx-light"]),
+        splices: false,
         version: Box::new(version),
         command: Box::new(|site| {
             let header = POOL_HEADER.replace('-', "_");

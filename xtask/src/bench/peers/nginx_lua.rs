@@ -16,6 +16,7 @@ pub(super) fn peer() -> Peer {
         name: "nginx-lua".to_owned(),
         about: "routes by the model in the body: ngx.req.read_body, one PCRE expression",
         packages: Packages::Debian(&["nginx-light", "libnginx-mod-http-lua"]),
+        splices: false,
         version: Box::new(version),
         command: Box::new(command),
     }

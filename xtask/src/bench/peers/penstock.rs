@@ -1,10 +1,14 @@
-//! Penstock, as `cargo xtask bench` builds it, or another build of it. Without the kernel's programs: they would count the
-//! connections of its peers as well; `cargo xtask bench bypass` measures what they cost.
+//! Penstock, as `cargo xtask bench` builds it, or another build of it: without the kernel's programs, and on the rung
+//! `full`, where the kernel counts connections and passes events from the engine's socket to the client's.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use rustix::process::geteuid;
+use serde::Deserialize;
 
 use super::super::ask::Pool;
 use super::super::penstock;
@@ -27,6 +31,17 @@ pub(crate) fn peer() -> Peer {
     gateway("penstock".to_owned(), Gateway { program: penstock(), workers: 1, kernel: "off" })
 }
 
+/// The same build, on the highest rung of its kernel half.
+pub(super) fn full() -> Peer {
+    let version =
+        || if geteuid().is_root() { version_said(Command::new(penstock()).arg("--version")) } else { None };
+    Peer {
+        about: "the same on the rung full: the kernel counts connections and splices events",
+        version: Box::new(version),
+        ..gateway("penstock-full".to_owned(), Gateway { program: penstock(), workers: 1, kernel: "full" })
+    }
+}
+
 /// Another build, to be compared with this one.
 pub(super) fn other(name: &str, program: &Path) -> Result<Peer> {
     ensure!(program.is_file(), "{} is no file: a peer {name:?} names a built penstock", program.display());
@@ -41,6 +56,7 @@ pub(crate) fn gateway(name: String, gateway: Gateway) -> Peer {
         name,
         about: "routes by the model in the body",
         packages: Packages::Ours,
+        splices: gateway.kernel == "full",
         version: Box::new(move || version_said(Command::new(&program).arg("--version"))),
         command: Box::new(move |site| command(site, &gateway)),
     }
@@ -50,7 +66,7 @@ fn command(site: &Site, gateway: &Gateway) -> Result<Option<Command>> {
     let pools = Pool::BOTH.map(|pool| (pool.name(), pool.model(), vec![site.engine(pool)]));
     let manifests = site.write("manifests.yaml", &manifests(site.listen.port(), &pools))?;
     let mut command = match gateway.kernel {
-        "account" => with_own_pins(&gateway.program),
+        "account" | "full" => with_own_pins(&gateway.program),
         _ => Command::new(&gateway.program),
     };
     command.arg("run").arg("-f").arg(manifests).arg("--access-log").arg(site.access_log());
@@ -63,6 +79,22 @@ pub(crate) fn with_own_pins(program: &Path) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", OWN_PINS]).arg(program);
     command
+}
+
+/// Of all events of an access log, how many were spliced; none where it has no events.
+pub(crate) fn spliced(access_log: &Path) -> Result<Option<f64>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        events: u64,
+        spliced_events: u64,
+    }
+    let (mut events, mut spliced) = (0, 0);
+    for line in BufReader::new(File::open(access_log)?).lines() {
+        let answer: Answer = serde_json::from_str(&line?)?;
+        events += answer.events;
+        spliced += answer.spliced_events;
+    }
+    Ok((events > 0).then(|| spliced as f64 / events as f64))
 }
 
 /// A gateway with pools of endpoints.

@@ -1,7 +1,7 @@
 //! The tables, as people read them.
 
 use super::{Results, Summary};
-use crate::bench::cases::Column;
+use crate::bench::cases::{Beside, Column};
 use crate::bench::report::Cell;
 
 /// Of a core; other work on the machine that takes more makes figures doubtful.
@@ -32,8 +32,8 @@ fn head(results: &Results) -> String {
     let virtualised = if machine.virtualised { ", virtual" } else { "" };
     let mut text = format!(
         "# cargo xtask bench, {}\n\n{}, {} cores{virtualised}, {} GiB, Linux {}, governor {}, load average {:.1} before; \
-         Penstock at {}.\n\nMedians of {} rounds of {} s (least–most). ×N: this much of Penstock's figure, the median over the \
-         rounds. Latencies marked + are what a proxy adds to the same load without one. ",
+         Penstock at {}.\n\nMedians of {} rounds of {} s (least–most). ×N: this much of Penstock's figure, or of that \
+         without a proxy where the column says so, the median over the rounds. Latencies marked + are what a proxy adds to the same load without one. ",
         machine.date,
         machine.cpu,
         machine.cores,
@@ -78,7 +78,8 @@ fn table(rows: &[&Summary<'_>]) -> String {
     let mut text = format!("## {}\n\n{}\n\n| point | peer |", first.first.case, sentence(first.first.about));
     for (column, _) in first.columns() {
         let unit = if column.unit.is_empty() { String::new() } else { format!(", {}", column.unit) };
-        text += &format!(" {}{unit} |", column.name);
+        let beside = if column.beside == Beside::Direct { " (× direct)" } else { "" };
+        text += &format!(" {}{unit}{beside} |", column.name);
     }
     text += " CPU in use, cores: proxy, engines, load, kernel |\n|---|---|";
     text += &"---|".repeat(first.cells.len() + 1);
@@ -114,7 +115,7 @@ fn table(rows: &[&Summary<'_>]) -> String {
 fn cell(column: &Column, figures: Option<Cell>, proxied: bool) -> String {
     let Some(figures) = figures.filter(|figures| figures.most != 0.0) else { return "–".to_owned() };
     let digits = column.digits;
-    let sign = if column.added && proxied && figures.median >= 0.0 { "+" } else { "" };
+    let sign = if column.beside == Beside::Added && proxied && figures.median >= 0.0 { "+" } else { "" };
     let mut text = format!("{sign}{:.digits$}", figures.median);
     if figures.least != figures.most {
         text += &format!(" ({:.digits$}–{:.digits$})", figures.least, figures.most);

@@ -1,8 +1,8 @@
-//! Medians over the rounds, with their spread, and ratios to Penstock that compare within a round: what changed on the
+//! Medians over the rounds, with their spread, and ratios to Penstock or to no proxy that compare within a round: what changed on the
 //! machine between two rounds is not in them.
 
 use super::{Results, Row};
-use crate::bench::cases::Column;
+use crate::bench::cases::{Beside, Column};
 use crate::bench::measure::Cpu;
 
 /// What is added to, and what is compared with.
@@ -15,7 +15,7 @@ pub(crate) struct Cell {
     pub(crate) median: f64,
     pub(crate) least: f64,
     pub(crate) most: f64,
-    /// To Penstock's, where that has a meaning.
+    /// To what the column is told beside, where that has a meaning.
     pub(crate) ratio: Option<f64>,
 }
 
@@ -50,10 +50,14 @@ impl<'r> Summary<'r> {
         let (rows, direct, penstock) = (of(peer), of(DIRECT), of(PENSTOCK));
         let first = *rows.first()?;
         let cells = first.columns.iter().enumerate().map(|(n, column)| {
-            let added_to = if column.added && peer != DIRECT { Some(&*direct) } else { None };
-            let values = figures(&rows, added_to, n);
-            let compared = !column.added && ![PENSTOCK, DIRECT].contains(&peer);
-            let ratio = if compared { ratio(&values, &figures(&penstock, None, n)) } else { None };
+            let adds = column.beside == Beside::Added && peer != DIRECT;
+            let values = figures(&rows, adds.then_some(&*direct), n);
+            let base = match column.beside {
+                Beside::Penstock if ![PENSTOCK, DIRECT].contains(&peer) => Some(&penstock),
+                Beside::Direct if peer != DIRECT => Some(&direct),
+                _ => None,
+            };
+            let ratio = base.and_then(|base| ratio(&values, &figures(base, None, n)));
             Cell::of(values.into_iter().map(|(_, value)| value).collect(), ratio)
         });
         let mut errors: Vec<String> = rows.iter().flat_map(|row| row.errors.clone()).collect();

@@ -47,6 +47,25 @@ fn requests_may_come_byte_by_byte() {
 }
 
 #[test]
+fn a_body_that_came_whole_with_its_head_passes_hyper_by() {
+    let released = |text: &str| {
+        let (mut turn, mut held) = (Turn::default(), BytesMut::from(text));
+        assert!(turn.release_head(&mut held).unwrap());
+        let head = String::from_utf8_lossy(&held[..turn.released]).into_owned();
+        (head, turn.body, String::from_utf8_lossy(&held[turn.released..]).into_owned())
+    };
+    let head = |length| format!("POST / HTTP/1.1\r\nHost: h\r\ncontent-length: \t{length} \r\nA: 12\r\n\r\n");
+    let body = "0123456789ab";
+    let whole = released(&format!("{}{body}GET", head("12")));
+    assert_eq!(whole, (head("00"), Some(Bytes::from(body)), "GET".into()));
+    for part in ["", "0", "0123456789a"] {
+        let text = format!("{}{part}", head("12"));
+        assert_eq!(released(&text), (text, None, String::new()));
+    }
+    assert_eq!(released(&format!("{}GET", head("0"))), (head("0"), None, "GET".into()));
+}
+
+#[test]
 fn bytes_behind_a_body_are_the_next_request() {
     with_server(LIMITS, async |address, seen| {
         let mut client = TcpStream::connect(address).await.unwrap();
