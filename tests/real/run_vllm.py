@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import pathlib
+import signal
+import subprocess
 import sys
 import unittest
 
@@ -56,6 +58,16 @@ class Stage(stage.Stage):
             self.stop()
             raise
         self.start_gateway()
+
+    def stop(self):
+        # Asked to end, it ends its own processes too.
+        [engine] = [child for child in self.children if child is not self.gateway]
+        engine.send_signal(signal.SIGTERM)
+        try:
+            engine.wait(30)
+        except subprocess.TimeoutExpired:
+            print("vLLM did not end when asked to", file=sys.stderr)
+        super().stop()
 
     def written(self, request_id):
         """What the engine wrote for each request whose id begins so, by its id."""
