@@ -63,6 +63,8 @@ pub fn prepare(options: &cli::Run) -> anyhow::Result<Host> {
     let mut stand =
         kernel::stand(options.kernel, &memory, options.intercept_scope()).map_err(anyhow::Error::msg)?;
     privileges::drop_all(|| stand.rehearse()).map_err(anyhow::Error::msg)?;
+    // The kernel's type information was read for the load, some 20 MB.
+    kernel::give_memory_back();
     Ok(Host { stand, workers, connections, passed })
 }
 
