@@ -20,14 +20,17 @@ impl Alarm {
     /// Whether a timer runs that will wake `cx`.
     #[must_use]
     pub fn wakes(&self, cx: &Context<'_>) -> bool {
+        self.knows(cx) && self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed())
+    }
+
+    fn knows(&self, cx: &Context<'_>) -> bool {
         self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
-            && self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed())
     }
 
     /// Ready when `deadline` has passed; wakes `cx` then, and maybe once before.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let known = self.knows(cx);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        let known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         // Most often nothing has changed since the last time.
         if known && timer.deadline() <= deadline && !timer.is_elapsed() {
             return Poll::Pending;

@@ -101,9 +101,7 @@ fn bpffs() -> Result<String, String> {
     let Some(path) = Place::bpffs()? else {
         return Err("none is mounted; Penstock mounts one at /sys/fs/bpf where it has CAP_SYS_ADMIN".into());
     };
-    Place::may_pin(&path)?;
-    let pins = path.join("penstock");
-    Ok(if fs::symlink_metadata(&pins).is_ok() {
+    Ok(if Place::has_pins(&path)? {
         format!("{}, with pins of a gateway that runs or was killed", path.display())
     } else {
         path.display().to_string()

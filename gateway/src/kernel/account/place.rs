@@ -47,8 +47,11 @@ impl Place {
         Ok(mounted(&mounts()?, "bpf"))
     }
 
-    /// Whether the pins can be made or used there; changes nothing.
-    pub(in crate::kernel) fn may_pin(bpffs: &Path) -> Result<(), String> {
+    /// Whether there are pins already. Changes nothing.
+    ///
+    /// # Errors
+    /// When they can be neither used nor made there.
+    pub(in crate::kernel) fn has_pins(bpffs: &Path) -> Result<bool, String> {
         let pins = bpffs.join("penstock");
         let told = |e: io::Error| {
             let user = rustix::process::geteuid().as_raw();
@@ -59,13 +62,14 @@ impl Place {
             )
         };
         match fs::symlink_metadata(&pins) {
-            Ok(_) => open_own(&pins).map(drop).map_err(|e| format!("{}: {e}", pins.display())),
+            Ok(_) => open_own(&pins).map(|_| true).map_err(|e| format!("{}: {e}", pins.display())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => rustix::fs::accessat(
                 rustix::fs::CWD,
                 bpffs,
                 Access::WRITE_OK | Access::EXEC_OK,
                 AtFlags::EACCESS,
             )
+            .map(|()| false)
             .map_err(|e| told(e.into())),
             Err(e) => Err(told(e)),
         }
