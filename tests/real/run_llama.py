@@ -51,16 +51,8 @@ class Stage(stage.Stage):
         return [entry["endpoint"] for entry in self.entries(request_id)]
 
 
+# Made by `stage.run`.
 STAGE = None
-
-
-def setUpModule():
-    global STAGE
-    STAGE = Stage()
-
-
-def tearDownModule():
-    STAGE.stop()
 
 
 async def streamed(client, **more):
@@ -90,11 +82,7 @@ async def hold(engine, ready):
             writer.close()
 
 
-class RealEngines(unittest.IsolatedAsyncioTestCase):
-    async def asyncSetUp(self):
-        # unittest turns it on, and then every slow step of the event loop is told.
-        asyncio.get_running_loop().set_debug(False)
-
+class RealEngines(stage.Case):
     def client(self, port=None):
         client = STAGE.client(port)
         self.addAsyncCleanup(client.close)

@@ -11,7 +11,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import unittest
 
 import httpx
 import openai
@@ -75,16 +74,8 @@ class Stage(stage.Stage):
         return {line["request_id"]: line for line in lines if line["request_id"].startswith(request_id)}
 
 
+# Made by `stage.run`.
 STAGE = None
-
-
-def setUpModule():
-    global STAGE
-    STAGE = Stage()
-
-
-def tearDownModule():
-    STAGE.stop()
 
 
 def usage_of(body):
@@ -93,11 +84,7 @@ def usage_of(body):
     return [event["usage"] for event in events if event.get("usage")][-1]
 
 
-class RealVllm(unittest.IsolatedAsyncioTestCase):
-    async def asyncSetUp(self):
-        # unittest turns it on, and then every slow step of the event loop is told.
-        asyncio.get_running_loop().set_debug(False)
-
+class RealVllm(stage.Case):
     def client(self, most=None):
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         client = STAGE.client(http_client=httpx.AsyncClient(limits=limits, timeout=60))

@@ -3,6 +3,7 @@
 `cargo xtask test --real` sets PENSTOCK_BIN, and PENSTOCK_TEST_KERNEL to the highest rung of this host.
 """
 
+import asyncio
 import json
 import os
 import pathlib
@@ -153,10 +154,20 @@ class Stage:
         self.folder.cleanup()
 
 
+class Case(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        # unittest turns it on, and then every slow step of the event loop is told.
+        asyncio.get_running_loop().set_debug(False)
+
+
 def run(module):
-    """Every test of a module; exits."""
+    """Every test of a module, on a stage of its own; exits."""
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    module.STAGE = module.Stage()
+    try:
+        result = unittest.TextTestRunner(verbosity=2).run(suite)
+    finally:
+        module.STAGE.stop()
     failed = len(result.failures) + len(result.errors)
     print(f"real: {result.testsRun - failed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
