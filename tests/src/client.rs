@@ -202,6 +202,15 @@ impl Client {
         }
     }
 
+    /// Reads a body to its end; how it ended.
+    pub async fn rest(&mut self, body: &mut Body) -> Ended {
+        loop {
+            if let Err(ended) = self.more(body).await {
+                return ended;
+            }
+        }
+    }
+
     /// Reads the events of a stream until there are `count` in all.
     ///
     /// # Panics

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 pub use binary::{Kernel, may_load};
 pub use command::{command, command_after, command_copied_after};
 use lines::Lines;
+pub use process::connections_of;
 use starting::From;
 pub use starting::Starting;
 

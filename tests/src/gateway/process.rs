@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
 use super::Gateway;
 use crate::eventually;
 
@@ -64,14 +66,7 @@ impl Gateway {
     /// When there is none.
     #[must_use]
     pub fn socket_to(&self, peer: SocketAddr) -> TcpStream {
-        use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("a pidfd");
-        let numbers = std::fs::read_dir(self.proc("fd")).expect("procfs").map(|entry| {
-            let name = entry.expect("procfs").file_name();
-            name.to_string_lossy().parse().expect("a number")
-        });
-        let copies = numbers.filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
-        let mut sockets = copies.map(TcpStream::from);
+        let mut sockets = connections_of(Pid::from_child(&self.child)).into_iter();
         sockets.find(|socket| socket.peer_addr().is_ok_and(|at| at == peer)).expect("a socket to the peer")
     }
 
@@ -93,4 +88,20 @@ impl Gateway {
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(self.proc("fd")).expect("procfs").count()
     }
+}
+
+/// Copies of all connections that a process holds, this one too.
+///
+/// # Panics
+/// When the process is gone.
+#[must_use]
+pub fn connections_of(process: Pid) -> Vec<TcpStream> {
+    let folder = format!("/proc/{process}/fd");
+    let process = pidfd_open(process, PidfdFlags::empty()).expect("a pidfd");
+    // All numbers first: where the process is this one, copies get numbers too.
+    let numbers: Vec<_> =
+        std::fs::read_dir(folder).expect("procfs").map(|entry| entry.expect("procfs").file_name()).collect();
+    let numbers = numbers.iter().filter_map(|number| number.to_string_lossy().parse().ok());
+    let copies = numbers.filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
+    copies.map(TcpStream::from).filter(|socket| socket.peer_addr().is_ok()).collect()
 }

@@ -88,7 +88,7 @@ async fn without_requests_the_end_is_immediate() {
 async fn what_the_drain_timeout_cuts_is_logged_as_the_gateways_doing() {
     let (_engine, mut gateway, mut client, mut body) = streaming(&["--drain-timeout", "1s"]).await;
     gateway.signal(Signal::TERM);
-    while client.more(&mut body).await.is_ok() {}
+    client.rest(&mut body).await;
     gateway.exited().await;
     let entry = gateway.logged("the cut stream", |entry| entry["path"] == CHAT).await;
     assert_eq!((&entry["reason"], &entry["blame"]), (&"draining".into(), &"gateway".into()), "{entry}");

@@ -94,7 +94,7 @@ async fn r429_where_a_policy_bounds_what_is_in_flight() {
     assert_eq!(shed.verdict(), (429, Some("saturated")));
     assert!(shed.head.field("retry-after").is_some_and(|s| s.parse::<u32>().is_ok()));
     engine.steps(10);
-    while first.more(&mut body).await.is_ok() {}
+    first.rest(&mut body).await;
     assert_eq!(ask(gateway.address, post(CHAT, chat("qwen"))).await.status(), 200);
 }
 

@@ -28,11 +28,7 @@ async fn an_answer_that_does_not_add_up_is_cut_and_the_last_that_was_spliced() {
     let peer = client.stream.local_addr().expect("connected");
     gateway.socket_to(peer).write_all(&chunk(": from nowhere\n\n")).expect("writing");
     engine.step();
-    let ended = loop {
-        if let Err(ended) = client.more(&mut body).await {
-            break ended;
-        }
-    };
+    let ended = client.rest(&mut body).await;
     assert_ne!(ended, Ended::Whole);
     let entry = gateway.logged("the broken splice", |entry| entry["reason"] == "splice_broken").await;
     assert_eq!((&entry["blame"], entry["spliced_events"].as_u64()), (&"gateway".into(), Some(1)));

@@ -50,11 +50,7 @@ async fn its_death_cuts_the_stream_and_its_next_life_is_spliced() {
     let (mut client, mut body) = begun(&gateway).await;
     client.events(&mut body, 3).await;
     network.inside(engine.die()).await;
-    let ended = loop {
-        if let Err(ended) = client.more(&mut body).await {
-            break ended;
-        }
-    };
+    let ended = client.rest(&mut body).await;
     assert_ne!(ended, Ended::Whole);
     let entry = gateway.logged("the stream that was cut", |entry| entry["reason"] == "engine_reset").await;
     assert!(entry["spliced_events"].as_u64() >= Some(3), "{entry}");

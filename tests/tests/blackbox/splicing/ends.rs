@@ -63,11 +63,7 @@ async fn an_engine_that_dies_cuts_the_stream_and_is_no_anomaly() {
     let (mut client, mut body) = begun(&gateway).await;
     client.events(&mut body, 3).await;
     engine.die().await;
-    let ended = loop {
-        if let Err(ended) = client.more(&mut body).await {
-            break ended;
-        }
-    };
+    let ended = client.rest(&mut body).await;
     assert_ne!(ended, Ended::Whole);
     let entry = gateway.logged("the stream that was cut", |entry| entry["reason"] == "engine_reset").await;
     assert!(entry["spliced_events"].as_u64() >= Some(3), "{entry}");
@@ -115,11 +111,7 @@ async fn a_gateway_that_is_killed_ends_the_stream_and_leaves_the_engine_whole() 
     client.events(&mut body, 3).await;
     gateway.signal(Signal::KILL);
     engine.left(0).await;
-    let ended = loop {
-        if let Err(ended) = client.more(&mut body).await {
-            break ended;
-        }
-    };
+    let ended = client.rest(&mut body).await;
     assert_ne!(ended, Ended::Whole);
     let direct = penstock_tests::client::ask(engine.address, post(CHAT, chat_stream("qwen"))).await;
     assert_eq!(direct.ended, Ended::Whole);
@@ -134,7 +126,7 @@ async fn a_drain_waits_for_a_spliced_stream() {
     let (mut client, mut body) = begun(&gateway).await;
     gateway.signal(Signal::TERM);
     client.events(&mut body, WORDS - 5).await;
-    while client.more(&mut body).await.is_ok() {}
+    client.rest(&mut body).await;
     assert_eq!(whole(&gateway).await["usage"]["output_tokens"], WORDS);
     assert!(gateway.exited().await.success());
 }
@@ -149,11 +141,7 @@ async fn a_drain_that_is_over_cuts_a_spliced_stream() {
     let mut gateway = Gateway::start_with(manifests::qwen(&[&engine]), &options).await;
     let (mut client, mut body) = begun(&gateway).await;
     gateway.signal(Signal::TERM);
-    let ended = loop {
-        if let Err(ended) = client.more(&mut body).await {
-            break ended;
-        }
-    };
+    let ended = client.rest(&mut body).await;
     assert_ne!(ended, Ended::Whole);
     engine.left(0).await;
     assert!(gateway.exited().await.success());
@@ -172,7 +160,7 @@ async fn a_successor_lets_a_spliced_stream_end() {
     let other = penstock_tests::client::ask(gateway.address, post(CHAT, chat_stream("qwen"))).await;
     assert_eq!(other.ended, Ended::Whole);
     assert!(whole(&successor).await["spliced_events"].as_u64() > Some(WORDS as u64 / 2));
-    while client.more(&mut body).await.is_ok() {}
+    client.rest(&mut body).await;
     let entry = whole(&gateway).await;
     assert!(entry["spliced_events"].as_u64() > Some(WORDS as u64 / 2), "{entry}");
     assert!(gateway.exited().await.success());
@@ -213,7 +201,7 @@ async fn silence_is_measured_from_the_last_event_that_was_spliced() {
         client.events(&mut body, 1).await;
     }
     let since = Instant::now();
-    while client.more(&mut body).await.is_ok() {}
+    client.rest(&mut body).await;
     assert!((Duration::from_millis(900)..Duration::from_millis(1900)).contains(&since.elapsed()));
     let entry = gateway.logged("the silence", |entry| entry["reason"] == "engine_slow").await;
     assert_eq!((entry["events"].as_u64(), entry["spliced_events"].as_u64()), (Some(4), Some(3)));

@@ -46,11 +46,7 @@ async fn a_gateway_that_is_stopped_for_a_while_loses_nothing() {
     client.events(&mut body, 10).await;
     sleep(Duration::from_millis(2_500)).await;
     gateway.signal(Signal::CONT);
-    let ended = loop {
-        if let Err(ended) = client.more(&mut body).await {
-            break ended;
-        }
-    };
+    let ended = client.rest(&mut body).await;
     assert_eq!(ended, Ended::Whole);
     let entry = whole(&gateway).await;
     assert_eq!((entry["events"].as_u64(), &entry["usage"]["output_tokens"]), (Some(EVENTS), &WORDS.into()));
@@ -74,7 +70,7 @@ async fn the_streams_of_an_endpoint_that_a_reload_takes_out_go_on_to_their_end()
         (!other.posts().is_empty()).then_some(())
     })
     .await;
-    while client.more(&mut body).await.is_ok() {}
+    client.rest(&mut body).await;
     let of_first = |entry: &serde_json::Value| entry["endpoint"] == engine.address.to_string();
     let entry = gateway.logged("the stream", of_first).await;
     assert_eq!((&entry["reason"], entry["events"].as_u64()), (&serde_json::Value::Null, Some(EVENTS)));

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use penstock_tests::client::{CHAT, Client, Ended, chat_stream, chunk, post};
 use penstock_tests::engine::{Behaviour, Engine, Persona};
+use penstock_tests::gateway::connections_of;
 use penstock_tests::network::Network;
 use penstock_tests::{DEADLINE, eventually, manifests};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, Resource, Rlimit};
-use rustix::process::{getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit};
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use socket2::SockRef;
 use tokio::net::TcpSocket;
@@ -95,7 +95,8 @@ async fn a_thousand_that_stop_hold_little_memory_leave_their_engine_in_peace_and
     assert!(ended < READERS / 2, "{ended} of {READERS} answers fit into the buffers on their way");
 
     // Nobody waits for a socket that says that it may be written to: such an engine would spin.
-    let sockets = sockets_of(engine.address);
+    let is_engines = |socket: &TcpStream| socket.local_addr().is_ok_and(|local| local == engine.address);
+    let sockets: Vec<_> = connections_of(getpid()).into_iter().filter(is_engines).collect();
     // Those of the gateway's own questions are idle too.
     let idle = ended + sockets.len().checked_sub(READERS).expect("one for each reader");
     let writable = || sockets.iter().filter(|socket| is_writable(socket)).count();
@@ -164,22 +165,6 @@ fn may_open(files: usize) -> bool {
         eprintln!("NOT RUN: this test opens {files} files, and its limit is {maximum:?}");
     }
     may
-}
-
-/// Copies of this process's ends of connections to an address of its own.
-fn sockets_of(address: SocketAddr) -> Vec<TcpStream> {
-    let process = pidfd_open(getpid(), PidfdFlags::empty()).expect("a pidfd");
-    // All numbers first: copies get numbers too.
-    let numbers: Vec<_> = std::fs::read_dir("/proc/self/fd")
-        .expect("procfs")
-        .map(|entry| entry.expect("procfs").file_name())
-        .collect();
-    let numbers = numbers.iter().filter_map(|number| number.to_string_lossy().parse().ok());
-    let copies = numbers.filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
-    let of = |socket: &TcpStream| {
-        socket.peer_addr().is_ok() && socket.local_addr().is_ok_and(|local| local == address)
-    };
-    copies.map(TcpStream::from).filter(of).collect()
 }
 
 fn is_writable(socket: &TcpStream) -> bool {
