@@ -42,8 +42,8 @@ async fn a_gateway_that_is_stopped_for_a_while_loses_nothing() {
     let gateway = spliced(&manifests::qwen(&[&engine])).await;
     let (mut client, mut body) = begun(&gateway).await;
     gateway.signal(Signal::STOP);
-    // Its events go on for as long as it may live, and then wait for it.
-    client.events(&mut body, 10).await;
+    // Its events go on for two seconds, and then wait for it.
+    client.events(&mut body, 5).await;
     sleep(Duration::from_millis(2_500)).await;
     gateway.signal(Signal::CONT);
     let ended = client.rest(&mut body).await;
