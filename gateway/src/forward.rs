@@ -12,7 +12,7 @@ mod send;
 mod stream;
 
 pub use attempt::{Attempt, AttemptError, Seen, Terms, attempt};
-pub use connection::Connection;
+pub use connection::{Connection, with_scratch};
 pub use connections::Connections;
 pub use fields::{Owed, TRACEPARENT, TRACEPARENT_BYTES, X_REQUEST_ID, forwarded_for, request_head, via};
 pub use send::{SendError, Sending};

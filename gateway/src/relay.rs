@@ -5,10 +5,11 @@ pub mod tap;
 mod answer;
 mod patience;
 mod splice;
+mod straight;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,16 +18,19 @@ use penstock_common::framing::{Framing, MAX_TRAILER_FIELDS, Piece};
 use tokio::time::Instant;
 
 use self::patience::Patience;
+use self::straight::Chunk;
 use self::tap::Tap;
 use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{Failure, Reason};
-use crate::forward::{Connection, Connections, SendError, Sending};
+use crate::forward::{Connection, Connections, SendError, Sending, with_scratch};
 use crate::gate::fields::strip_trailers;
+use crate::kernel::splice::Unequal;
 use crate::ledger::Entry;
 
 pub use self::answer::{Answer, Bounds, Downstream};
 pub use self::patience::Limits;
 pub use self::splice::Splicing;
+pub use self::straight::Straight;
 
 /// The body of an engine's answer, read from its connection.
 pub struct Relay {
@@ -46,7 +50,9 @@ pub struct Relay {
     declined: bool,
     begun: bool,
     tap: Option<Tap>,
-    /// Where engine, client and answer allow it.
+    /// Where both sides frame the answer as chunks.
+    straight: Option<Straight>,
+    /// Where engine, client and answer allow it; only beside `straight`.
     splicing: Option<Splicing>,
     trailers: BytesMut,
     patience: Patience,
@@ -62,6 +68,7 @@ pub struct Begun {
     pub declined: bool,
     pub sending: Option<Sending>,
     pub reusable: bool,
+    pub straight: Option<Straight>,
     pub splicing: Option<Splicing>,
 }
 
@@ -86,6 +93,7 @@ impl Relay {
             declined: begun.declined,
             begun: false,
             tap,
+            straight: begun.straight,
             splicing: begun.splicing,
             trailers: BytesMut::new(),
             patience: Patience::new(limits),
@@ -107,7 +115,7 @@ impl Relay {
         cx: &mut Context<'_>,
         entry: &mut Entry,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let frame = std::task::ready!(self.poll_next(cx, entry));
+        let frame = ready!(self.poll_next(cx, entry));
         if let Some(Err(failure)) = &frame
             // A long answer that runs out of its time is slow, not sick.
             && failure.reason != Reason::RequestTimeout
@@ -125,10 +133,15 @@ impl Relay {
         if let Err(failure) = self.poll_send(cx, entry) {
             return Poll::Ready(Some(Err(failure)));
         }
-        if self.is_asleep(cx) {
-            return Poll::Pending;
-        }
         loop {
+            if let Some(straight) = &mut self.straight
+                && let Err(failure) = ready!(straight.poll_clear(cx))
+            {
+                return Poll::Ready(Some(Err(failure)));
+            }
+            if self.is_asleep(cx) {
+                return Poll::Pending;
+            }
             let Some(connection) = &mut self.connection else { return Poll::Ready(self.take_trailers()) };
             if !connection.inbox.is_empty() || self.framing.is_done() {
                 match self.take_piece(entry) {
@@ -137,22 +150,9 @@ impl Relay {
                     Err(failure) => return Poll::Ready(Some(Err(failure))),
                 }
             }
-            let filled = connection.poll_fill(cx);
-            if filled.is_ready()
-                && let Err(failure) = self.take_back(entry)
-            {
-                return Poll::Ready(Some(Err(failure)));
-            }
-            match filled {
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    let now = self.patience.renew();
-                    self.endpoint.silence.end(now.into_std());
-                }
-                Poll::Ready(ended) => {
-                    if let Err(failure) = self.end_of_input(ended.is_ok()) {
-                        return Poll::Ready(Some(Err(failure)));
-                    }
-                }
+            match self.poll_fill(cx, entry) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(failure)) => return Poll::Ready(Some(Err(failure))),
                 Poll::Pending => {
                     if !self.begun {
                         self.lease.iter_mut().for_each(Lease::wait);
@@ -161,6 +161,57 @@ impl Relay {
                     return self.poll_late(cx).map(|failure| Some(Err(failure)));
                 }
             }
+        }
+    }
+
+    /// Reads what the engine sent. What can goes straight on to the client, the rest to the inbox.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, entry: &mut Entry) -> Poll<Result<(), Failure>> {
+        with_scratch(|scratch| {
+            let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(())) };
+            let read = ready!(connection.poll_read(cx, scratch));
+            // What was spliced went before what is here.
+            self.take_back(entry)?;
+            let arrived = match read {
+                Ok(n) if n > 0 => &scratch[..n],
+                ended => return Poll::Ready(self.end_of_input(ended.is_ok())),
+            };
+            let now = self.patience.renew();
+            self.endpoint.silence.end(now.into_std());
+            let passed = self.pass_straight(cx, arrived, entry);
+            if let Some(connection) = &mut self.connection
+                && passed < arrived.len()
+            {
+                connection.keep(&arrived[passed..]);
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Writes the whole chunks that `arrived` begins with to the client, past hyper; returns how many bytes they have.
+    fn pass_straight(&mut self, cx: &mut Context<'_>, arrived: &[u8], entry: &mut Entry) -> usize {
+        let inbox_empty = self.connection.as_ref().is_some_and(|connection| connection.inbox.is_empty());
+        let Some(straight) = &mut self.straight else { return 0 };
+        if !self.begun || !inbox_empty || self.sending.is_some() || !straight.is_clear() {
+            return 0;
+        }
+        let (mut passed, mut events) = (0, 0);
+        while let Some(chunk) = Chunk::step(&mut self.framing, &arrived[passed..]) {
+            passed += chunk.length;
+            entry.bytes_out += chunk.payload.len() as u64;
+            events += self.tap.as_mut().map_or(0, |tap| tap.pass(chunk.payload));
+        }
+        straight.write(cx, &arrived[..passed]);
+        self.book(events, entry);
+        passed
+    }
+
+    /// Events were relayed.
+    fn book(&mut self, events: u64, entry: &mut Entry) {
+        if events > 0 {
+            entry.event(events, self.patience.last().into_std());
+        }
+        if let Some(splicing) = &mut self.splicing {
+            splicing.passed(events);
         }
     }
 
@@ -173,7 +224,14 @@ impl Relay {
 
     /// Lets the kernel carry on, if the stream stands where it can.
     fn arm(&mut self, entry: &Entry) {
-        let Self { connection: Some(connection), splicing: Some(splicing), tap: Some(tap), .. } = self else {
+        let Self {
+            connection: Some(connection),
+            straight: Some(straight),
+            splicing: Some(splicing),
+            tap: Some(tap),
+            ..
+        } = self
+        else {
             return;
         };
         if self.framing.is_between_chunks()
@@ -181,30 +239,35 @@ impl Relay {
             && tap.is_between_events()
             && let Some(last) = entry.last_event()
         {
-            splicing.arm(connection, last);
+            splicing.arm(connection, straight, last);
         }
     }
 
     /// Takes the stream back from the kernel: the engine's connection has spoken.
     fn take_back(&mut self, entry: &mut Entry) -> Result<(), Failure> {
-        let Self { connection: Some(connection), splicing: Some(splicing), .. } = self else { return Ok(()) };
-        let taken = splicing.take(connection, self.tap.as_mut(), entry);
-        taken.map_err(|unequal| splice::distrust(&self.endpoint, unequal))
+        self.unsplice(entry).map_err(|unequal| splice::distrust(&self.endpoint, unequal))
     }
 
     /// Books all there is to book, whole or not: the answer ends here.
     fn settle(&mut self, entry: &mut Entry) {
-        if let Self { connection: Some(connection), splicing: Some(splicing), .. } = self {
-            let _ = splicing.take(connection, self.tap.as_mut(), entry);
-        }
+        let _ = self.unsplice(entry);
         entry.usage = self.tap.as_ref().and_then(Tap::usage);
+    }
+
+    fn unsplice(&mut self, entry: &mut Entry) -> Result<(), Unequal> {
+        let Self { connection: Some(connection), straight: Some(straight), splicing: Some(splicing), .. } =
+            self
+        else {
+            return Ok(());
+        };
+        splicing.take(connection, straight, self.tap.as_mut(), entry)
     }
 
     /// Ready when the answer has taken too long. What is spliced comes unheard, so it is asked for when time is up.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         let Some(connection) = &mut self.connection else { return Poll::Pending };
         loop {
-            let late = std::task::ready!(self.patience.poll(&mut connection.alarm, cx));
+            let late = ready!(self.patience.poll(&mut connection.alarm, cx));
             if !Splicing::heard(connection).is_some_and(|heard| self.patience.heard(heard)) {
                 return Poll::Ready(late);
             }
@@ -251,12 +314,8 @@ impl Relay {
                     }
                 }
                 let events = self.tap.as_mut().map_or(0, |tap| tap.pass(&chunk));
-                if events > 0 {
-                    entry.event(events, self.patience.last().into_std());
-                }
-                if let Some(splicing) = &mut self.splicing {
-                    splicing.passed(events);
-                }
+                self.book(events, entry);
+                self.straight.iter_mut().for_each(Straight::given);
                 if self.framing.is_done() {
                     self.finish();
                 }

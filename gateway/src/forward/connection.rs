@@ -22,6 +22,11 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
 }
 
+/// Lends the worker's scratch. Not to be called within itself.
+pub fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| f(scratch))
+}
+
 #[derive(Debug)]
 pub struct Connection {
     stream: Rc<Stream>,
@@ -52,22 +57,32 @@ impl Connection {
 
     /// Adds what has arrived to the inbox; returns how many bytes, 0 at the end of the stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let read = self.stream.poll_read(cx, scratch);
-            self.awaited = read.is_pending();
-            let n = std::task::ready!(read)?;
-            self.taken += n as u64;
-            let arrived = &scratch[..n];
-            if self.inbox.is_empty() {
-                self.inbox = Bytes::copy_from_slice(arrived);
-            } else {
-                let mut joined = BytesMut::with_capacity(self.inbox.len() + n);
-                joined.extend_from_slice(&self.inbox);
-                joined.extend_from_slice(arrived);
-                self.inbox = joined.freeze();
-            }
+        with_scratch(|scratch| {
+            let n = std::task::ready!(self.poll_read(cx, scratch))?;
+            self.keep(&scratch[..n]);
             Poll::Ready(Ok(n))
         })
+    }
+
+    /// Reads what has arrived into `scratch`: what of it is not done with at once is to be [kept](Self::keep).
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = self.stream.poll_read(cx, scratch);
+        self.awaited = read.is_pending();
+        let n = std::task::ready!(read)?;
+        self.taken += n as u64;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Adds what was read to the inbox.
+    pub fn keep(&mut self, arrived: &[u8]) {
+        if self.inbox.is_empty() {
+            self.inbox = Bytes::copy_from_slice(arrived);
+        } else {
+            let mut joined = BytesMut::with_capacity(self.inbox.len() + arrived.len());
+            joined.extend_from_slice(&self.inbox);
+            joined.extend_from_slice(arrived);
+            self.inbox = joined.freeze();
+        }
     }
 
     /// Whether `cx` waits for bytes and for the alarm already, and neither has come: asking again would change nothing.

@@ -9,6 +9,7 @@ mod finish;
 mod http1;
 mod http2;
 mod park;
+mod past;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,15 @@
 //! Splice on top of a relay: between two events, once all is written, the kernel is asked to carry the next ones itself.
 //!
-//! hyper is parked meanwhile: the body has nothing for it, so it writes nothing. It writes whole chunks and so does the
-//! engine, and the client reads one chunked body, whoever wrote which part. Whatever the engine writes that is not whole
-//! events arrives at the relay, which then takes the stream back.
+//! The client reads one chunked body, whoever wrote which part: see [`straight`](super::straight). Whatever the engine
+//! writes that is not whole events arrives at the relay, which then takes the stream back.
 
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
+use super::straight::Straight;
 use super::tap::Tap;
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Reason};
 use crate::forward::Connection;
-use crate::gate::io::Gate;
 use crate::kernel::splice::{self, Binding, Client, Slot, Spliced, Terms, Unequal};
 use crate::ledger::{Entry, Ledger, Unspliced};
 
@@ -25,11 +22,8 @@ const WAIT_MAX: u64 = 1024;
 
 /// One answer whose engine and client can be spliced.
 pub struct Splicing {
-    gate: Gate<TcpStream>,
     client: Client,
     ledger: Ledger,
-    /// Of the client's connection, when hyper was last given something.
-    flushes: u64,
     /// Events to be relayed before the next arm.
     wait: u64,
     /// How many that were the last time.
@@ -38,9 +32,8 @@ pub struct Splicing {
 
 impl Splicing {
     #[must_use]
-    pub fn new(gate: Gate<TcpStream>, client: Client, ledger: Ledger) -> Self {
-        let flushes = gate.flushes();
-        Self { gate, client, ledger, flushes, wait: 0, waited: 0 }
+    pub fn new(client: Client, ledger: Ledger) -> Self {
+        Self { client, ledger, wait: 0, waited: 0 }
     }
 
     /// What keeps the answers on a connection from being spliced.
@@ -57,26 +50,25 @@ impl Splicing {
         }
     }
 
-    /// A piece with so many events goes to hyper.
+    /// So many events were relayed.
     pub(super) fn passed(&mut self, events: u64) {
-        self.flushes = self.gate.flushes();
         self.wait = self.wait.saturating_sub(events);
     }
 
     /// Arms, if hyper has written all that it was given. To be called between two events of which the last passed at
     /// `last`, with nothing in the connection's inbox.
-    pub(super) fn arm(&mut self, connection: &mut Connection, last: Instant) {
+    pub(super) fn arm(&mut self, connection: &mut Connection, straight: &Straight, last: Instant) {
         let taken = connection.taken();
         let Some(slot) = connection.slot.as_mut().filter(|slot| !slot.is_armed()) else { return };
         if self.wait > 0 {
             return;
         }
-        if self.gate.flushes() == self.flushes {
-            return self.gate.wake_when_flushed();
+        if !straight.is_clear() {
+            return straight.gate().wake_when_flushed();
         }
         let terms = Terms { client: self.client, taken, budget: BUDGET, since_ns: splice::ns_of(last) };
         // A client that is gone is noticed where it is read from.
-        if let Some(Ok(())) = self.gate.with_socket(|socket| slot.arm(socket, &terms)) {
+        if let Some(Ok(())) = straight.gate().with_socket(|socket| slot.arm(socket, &terms)) {
             self.ledger.splices().armed();
         }
     }
@@ -94,6 +86,7 @@ impl Splicing {
     pub(super) fn take(
         &mut self,
         connection: &mut Connection,
+        straight: &Straight,
         tap: Option<&mut Tap>,
         entry: &mut Entry,
     ) -> Result<(), Unequal> {
@@ -101,8 +94,8 @@ impl Splicing {
         let progress = slot.progress();
         let mut tail = Vec::new();
         // Without a socket there is no client, and nothing to compare.
-        let taken =
-            self.gate.with_socket(|socket| slot.take(socket, &mut tail)).unwrap_or(Ok(progress.clone()));
+        let taken = straight.gate().with_socket(|socket| slot.take(socket, &mut tail));
+        let taken = taken.unwrap_or(Ok(progress.clone()));
         let spliced = taken.as_ref().unwrap_or(&progress);
         self.ledger.splices().handed_back(spliced.reason);
         self.pause(spliced);

@@ -18,7 +18,7 @@ use crate::forward::{Attempt, AttemptError, Connection, Seen, Terms, attempt};
 use crate::ledger::{Entry, Unspliced};
 use crate::pick::Picker;
 use crate::relay::tap::{self, Tap};
-use crate::relay::{Begun, Limits, Relay, Splicing};
+use crate::relay::{Begun, Limits, Relay, Splicing, Straight};
 use crate::route::Forward;
 use crate::snapshot::Traffic;
 use crate::upload::Upload;
@@ -192,6 +192,7 @@ impl Tries<'_> {
             declined,
             sending: begun.sending,
             reusable: answer.reusable,
+            straight: by_chunks.then(|| Straight::new(self.client.gate.clone())),
             splicing,
         };
         let deadline = [self.deadline, attempt].into_iter().flatten().min();
@@ -212,7 +213,7 @@ impl Tries<'_> {
             None => self.client.splice().ok_or(Unspliced::Client),
         };
         let known = known.inspect_err(|why| shared.ledger.splices().unspliced(*why)).ok()?;
-        Some(Splicing::new(self.client.gate.clone(), known, shared.ledger.clone()))
+        Some(Splicing::new(known, shared.ledger.clone()))
     }
 
     fn take_permit(&mut self) -> bool {

@@ -42,6 +42,36 @@ async fn trailers_reach_the_client() {
 }
 
 #[tokio::test]
+async fn chunks_are_one_body_whoever_wrote_them() {
+    let (engine, gateway) = one_engine().await;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n";
+    let mut writes = vec![head.as_bytes().to_vec()];
+    for _ in 0..40 {
+        // One that is whole; one with an extension; one in two pieces, and another begun behind it; the rest of that.
+        let round =
+            ["0005\r\nwhole\r\n", "7;x=\"1\"\r\n+ more \r\n", "8\r\nin t", "wo..\r\n0006\r\n", "later \r\n"];
+        writes.extend(round.map(|write| write.as_bytes().to_vec()));
+    }
+    writes.push(b"0\r\nx-sum: 15\r\n\r\n".to_vec());
+    engine.behave(Behaviour::Writes(writes, Then::Keep));
+    let words = "whole+ more in two..later ".repeat(40);
+    let request = post_with(CHAT, "TE: trailers\r\nConnection: TE\r\n", chat_stream("qwen"));
+    let answer = ask(gateway.address, request).await;
+    assert_eq!((answer.text(), answer.ended, answer.trailers.len()), (words.clone(), Ended::Whole, 1));
+
+    let mut client = Client::connect(gateway.address).await;
+    client.send(post_with(CHAT, "Connection: close\r\n", chat_stream("qwen"))).await;
+    let (_, bytes) = client.closed().await;
+    let text = String::from_utf8(bytes).expect("text");
+    assert!(text.contains("\r\n0005\r\nwhole\r\n"), "none went as it came: {text}");
+    assert!(!text.contains(";x="), "an extension is for the next hop alone: {text}");
+    let whole = |entry: &Value| entry["bytes_out"] == words.len() as u64;
+    for _ in 0..2 {
+        gateway.logged("an answer with all its bytes", whole).await;
+    }
+}
+
+#[tokio::test]
 async fn interim_answers_are_dropped() {
     let (engine, gateway) = one_engine().await;
     engine.behave(Behaviour::interim_first());

@@ -157,8 +157,8 @@ async fn what_bypasses_one_or_two_gateways_onto_one_engine_is_made_up_for() {
     // A kept connection at rest is no load.
     let resting = carried([&a, &b], &[&first, &second], 2).await;
     println!("requests carried with one gateway {one:?}, with two {two:?}, of clients that rest {resting:?}");
-    // Mostly under 0.1; a machine with other work adds some. Not made up for, it is over 0.4.
-    assert!([one, two, resting].into_iter().all(|carried| gap(carried) <= 0.25));
+    // Mostly under 0.1; a machine with other work adds to it. Not made up for, it is over 0.4.
+    assert!([one, two, resting].into_iter().all(|carried| gap(carried) <= 0.35));
 }
 
 #[tokio::test]

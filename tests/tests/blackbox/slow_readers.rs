@@ -1,14 +1,16 @@
 //! Clients that ask and do not read: what they hold is given back when their time is over.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use penstock_tests::client::{CHAT, Client, chat, post};
-use penstock_tests::engine::{Behaviour, Engine};
+use penstock_tests::client::{CHAT, Client, chat, chunk, post};
+use penstock_tests::engine::{Behaviour, Engine, Then};
 use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use penstock_tests::h2c::{H2, post as h2_post};
 use penstock_tests::manifests::traffic_policy;
+use tokio::net::TcpSocket;
 use tokio::time::sleep;
 
 use crate::one_engine_with;
@@ -32,7 +34,14 @@ async fn all_is_given_back(gateway: &Gateway) {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_left_when_its_request_times_out() {
+    for answer in [Behaviour::Endless, Behaviour::Repeats(chunk([b'x'; 900]).repeat(8).into(), usize::MAX)] {
+        never_reads(answer).await;
+    }
+}
+
+async fn never_reads(answer: Behaviour) {
     let (engine, gateway) = endless_answers().await;
+    engine.behave(answer);
     let mut clients = Vec::new();
     for _ in 0..4 {
         let mut client = Client::connect(gateway.address).await;
@@ -46,6 +55,34 @@ async fn a_client_that_never_reads_is_left_when_its_request_times_out() {
     for at in 0..4 {
         engine.left(at).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_every_chunk_in_its_order() {
+    let (engine, gateway) = one_engine_with("").await;
+    let chunks: Vec<_> = (0..4_000).map(|n| format!("{n:08}{}", "x".repeat(n % 1_500))).collect();
+    let mut writes = vec![b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec()];
+    writes.extend(chunks.iter().map(chunk));
+    writes.push(b"0\r\n\r\n".to_vec());
+    engine.behave(Behaviour::Writes(writes, Then::Keep));
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a small buffer");
+    let mut client = Client::on(socket.connect(gateway.address).await.expect("a connection"));
+    for _ in 0..2 {
+        client.send(post(CHAT, chat("qwen"))).await;
+        let (_, mut body) = client.head().await;
+        let mut got = Vec::new();
+        while let Ok(more) = client.more(&mut body).await {
+            got.extend(more);
+            // Until all buffers on the way are full.
+            if got.len() < 20_000 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+        assert!(got == chunks.concat().as_bytes(), "{} bytes", got.len());
+    }
+    let connections: HashSet<_> = engine.posts().iter().map(|post| post.connection).collect();
+    assert_eq!(connections.len(), 1);
 }
 
 #[tokio::test]

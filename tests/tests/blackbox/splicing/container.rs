@@ -48,7 +48,7 @@ async fn its_death_cuts_the_stream_and_its_next_life_is_spliced() {
     }
     let (network, mut engine, gateway) = contained(Duration::from_millis(20)).await;
     let (mut client, mut body) = begun(&gateway).await;
-    client.events(&mut body, 3).await;
+    client.events(&mut body, 10).await;
     network.inside(engine.die()).await;
     let ended = client.rest(&mut body).await;
     assert_ne!(ended, Ended::Whole);
