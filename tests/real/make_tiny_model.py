@@ -1,5 +1,5 @@
 """Makes a language model of random weights that real engines load: a Llama of two layers, as GGUF for llama.cpp or as a
-folder of Hugging Face's for vLLM.
+folder of Hugging Face's for vLLM and SGLang.
 
 Its answers are word salad, but greedy answers repeat, tokens stream, and slots fill: all that a gateway meets.
 Usage: make_tiny_model.py OUT.gguf|OUT_FOLDER

@@ -1,7 +1,7 @@
-"""Writes down what vLLM writes of each streamed answer, by the id of its request.
+"""Writes down what an engine writes of each streamed answer, by the id of its request.
 
-An ASGI middleware inside the engine: `vllm serve --middleware record.Record`, with RECORD naming the file. It stands between vLLM
-and its HTTP server, changes nothing, and so cannot share a mistake of whoever reads the answer behind a gateway.
+An ASGI middleware inside the engine, with RECORD naming the file. It stands between the engine and its HTTP server, changes nothing,
+and so cannot share a mistake of whoever reads the answer behind a gateway.
 """
 
 import hashlib

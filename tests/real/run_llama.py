@@ -6,7 +6,6 @@ Driven by `cargo xtask test --real`, which also sets PROMTOOL and TINY_MODEL.
 import asyncio
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import unittest
@@ -14,9 +13,8 @@ import unittest
 import openai
 
 import stage
-from stage import COUNTS, GREEDY, MODEL, QUESTION, get, wait_for
+from stage import COUNTS, GREEDY, HERE, MODEL, QUESTION, get, wait_for
 
-HERE = pathlib.Path(__file__).resolve().parent
 REPLICAS = 2
 # Streams that somebody holds at one engine, past Penstock: fewer than its slots.
 ASIDE = 6
@@ -26,8 +24,7 @@ TOKENS = "llamacpp:tokens_predicted_total"
 class Stage(stage.Stage):
     """Two engines and a gateway, for all tests."""
 
-    def __init__(self):
-        super().__init__()
+    def begin(self):
         for _ in range(REPLICAS):
             self.start_engine(
                 lambda port: [
@@ -49,10 +46,6 @@ class Stage(stage.Stage):
     def endpoints_of(self, request_id):
         """Where the requests whose id begins so went, as the access log says."""
         return [entry["endpoint"] for entry in self.entries(request_id)]
-
-
-# Made by `stage.run`.
-STAGE = None
 
 
 async def streamed(client, **more):
@@ -84,12 +77,12 @@ async def hold(engine, ready):
 
 class RealEngines(stage.Case):
     def client(self, port=None):
-        client = STAGE.client(port)
+        client = self.stage.client(port)
         self.addAsyncCleanup(client.close)
         return client
 
     async def test_answers_are_those_of_the_engine(self):
-        direct = await self.client(STAGE.engines[0]).chat.completions.create(**GREEDY)
+        direct = await self.client(self.stage.engines[0]).chat.completions.create(**GREEDY)
         through = await self.client().chat.completions.create(**GREEDY)
         self.assertEqual(through.choices[0].message.content, direct.choices[0].message.content)
         text, usage = await streamed(self.client())
@@ -97,7 +90,7 @@ class RealEngines(stage.Case):
         self.assertEqual(usage.completion_tokens, direct.usage.completion_tokens)
 
     async def test_64_streams_at_a_time(self):
-        expected, _ = await streamed(self.client(STAGE.engines[0]))
+        expected, _ = await streamed(self.client(self.stage.engines[0]))
         client = self.client()
         answers = await asyncio.gather(*(streamed(client) for _ in range(64)))
         self.assertEqual({text for text, _ in answers}, {expected})
@@ -121,26 +114,26 @@ class RealEngines(stage.Case):
         endless = {**GREEDY, "max_tokens": 4000, "stream": True, "extra_body": {"ignore_eos": True}}
         stream = await self.client().chat.completions.create(**endless)
         await anext(aiter(stream))
-        self.assertEqual(STAGE.slots_at_work(), 1)
+        self.assertEqual(self.stage.slots_at_work(), 1)
         await stream.close()
-        wait_for("the slot to be free", lambda: STAGE.slots_at_work() == 0, 2)
+        wait_for("the slot to be free", lambda: self.stage.slots_at_work() == 0, 2)
 
     async def test_both_replicas_are_used(self):
-        before = [STAGE.metric(engine, TOKENS) for engine in STAGE.engines]
+        before = [self.stage.metric(engine, TOKENS) for engine in self.stage.engines]
         client = self.client()
         await asyncio.gather(*(streamed(client) for _ in range(40)))
-        for engine, tokens in zip(STAGE.engines, before):
-            self.assertGreater(STAGE.metric(engine, TOKENS), tokens)
+        for engine, tokens in zip(self.stage.engines, before):
+            self.assertGreater(self.stage.metric(engine, TOKENS), tokens)
 
     @unittest.skipUnless(COUNTS, "this process or host cannot load the programs that count")
     async def test_an_engine_that_others_keep_busy_is_left_to_them(self):
-        busy, free = STAGE.engines
+        busy, free = self.stage.engines
         ready = asyncio.Semaphore(0)
         holders = [asyncio.create_task(hold(busy, ready)) for _ in range(ASIDE)]
         self.addCleanup(lambda: [holder.cancel() for holder in holders])
         await asyncio.wait_for(ready.acquire(), 10)
-        await asyncio.to_thread(wait_for, "the load to be seen", lambda: STAGE.foreign_busy(busy) == ASIDE, 10)
-        self.assertEqual(STAGE.foreign_busy(free), 0)
+        await asyncio.to_thread(wait_for, "the load to be seen", lambda: self.stage.foreign_busy(busy) == ASIDE, 10)
+        self.assertEqual(self.stage.foreign_busy(free), 0)
 
         client, gate = self.client(), asyncio.Semaphore(4)
 
@@ -149,13 +142,13 @@ class RealEngines(stage.Case):
                 await streamed(client, max_tokens=8, extra_headers={"X-Request-Id": f"aside-{at}"})
 
         await asyncio.gather(*(one(at) for at in range(40)))
-        await asyncio.to_thread(wait_for, "the access log", lambda: len(STAGE.endpoints_of("aside-")) == 40, 5)
-        went_to = STAGE.endpoints_of("aside-")
+        await asyncio.to_thread(wait_for, "the access log", lambda: len(self.stage.endpoints_of("aside-")) == 40, 5)
+        went_to = self.stage.endpoints_of("aside-")
         self.assertGreaterEqual(went_to.count(f"127.0.0.1:{free}"), 36, went_to)
 
         for holder in holders:
             holder.cancel()
-        await asyncio.to_thread(wait_for, "the load to be gone", lambda: STAGE.foreign_busy(busy) == 0, 10)
+        await asyncio.to_thread(wait_for, "the load to be gone", lambda: self.stage.foreign_busy(busy) == 0, 10)
 
     async def test_errors_are_those_that_the_client_library_knows(self):
         with self.assertRaises(openai.NotFoundError) as caught:
@@ -165,11 +158,11 @@ class RealEngines(stage.Case):
         self.assertEqual(models, [MODEL])
 
     def test_promtool_accepts_the_metrics(self):
-        scrape = get(STAGE.admin, "/metrics")
+        scrape = get(self.stage.admin, "/metrics")
         promtool = [os.environ.get("PROMTOOL", "promtool"), "check", "metrics"]
         checked = subprocess.run(promtool, input=scrape, capture_output=True, text=True)
         self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""), scrape)
 
 
 if __name__ == "__main__":
-    stage.run(sys.modules[__name__])
+    stage.run(RealEngines, Stage())

@@ -19,6 +19,7 @@ import urllib.request
 
 import openai
 
+HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "tiny"
 KERNEL = os.environ.get("PENSTOCK_TEST_KERNEL", "off")
 COUNTS = KERNEL in ("account", "full")
@@ -86,7 +87,7 @@ spec: {{modelName: {MODEL}, criticality: Critical, poolRef: {{name: tiny, group:
 
 
 class Stage:
-    """Everything ends with it."""
+    """Everything ends with it. Who derives from it says in `begin` what it starts."""
 
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -155,19 +156,26 @@ class Stage:
 
 
 class Case(unittest.IsolatedAsyncioTestCase):
+    # Of all its tests; `run` sets it.
+    stage = None
+
     async def asyncSetUp(self):
         # unittest turns it on, and then every slow step of the event loop is told.
         asyncio.get_running_loop().set_debug(False)
 
 
-def run(module):
-    """Every test of a module, on a stage of its own; exits."""
-    suite = unittest.defaultTestLoader.loadTestsFromModule(module)
-    module.STAGE = module.Stage()
+def run(case, stage):
+    """Every test of a case, on a stage that begins and ends here; exits."""
+    case.stage = stage
     try:
-        result = unittest.TextTestRunner(verbosity=2).run(suite)
+        stage.begin()
+        result = unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.loadTestsFromTestCase(case))
+    except AssertionError:
+        for name, log in stage.logs.items():
+            print(f"{name}:\n{log.read_text()[-4000:]}", file=sys.stderr)
+        raise
     finally:
-        module.STAGE.stop()
+        stage.stop()
     failed = len(result.failures) + len(result.errors)
     print(f"real: {result.testsRun - failed} passed, {failed} failed")
     sys.exit(1 if failed else 0)

@@ -1,5 +1,5 @@
 //! `cargo xtask test --real`: Penstock in front of real llama.cpp servers, asked by openai-python, scraped by promtool;
-//! and the scanner beside Python's json. `--real=vllm`: in front of a real vLLM.
+//! and the scanner beside Python's json. `--real=vllm`, `--real=sglang`: in front of a real vLLM or SGLang.
 //!
 //! Everything comes by package name, from PyPI and Debian, and stays in `target/real`.
 
@@ -18,6 +18,8 @@ pub(crate) enum Engine {
     Llama,
     /// A vLLM on the CPU: 6 GB from PyPI, 4 GB of memory, some minutes
     Vllm,
+    /// An SGLang on the CPU: 6 GB from PyPI, 3 GB of memory, some minutes
+    Sglang,
 }
 
 /// `kernel`: the highest rung of this host, as `--kernel` names it.
@@ -26,7 +28,8 @@ pub(crate) fn test(engine: Engine, kernel: &str) -> Result<()> {
     fs::create_dir_all(&folder)?;
     let mut run = match engine {
         Engine::Llama => llama(&folder)?,
-        Engine::Vllm => vllm(&folder)?,
+        Engine::Vllm => recorded(&folder, &VLLM, "tests/real/run_vllm.py")?,
+        Engine::Sglang => recorded(&folder, &SGLANG, "tests/real/run_sglang.py")?,
     };
     run.env("PENSTOCK_BIN", target().join("debug/penstock")).env("PENSTOCK_TEST_KERNEL", kernel);
     must(run)
@@ -42,10 +45,11 @@ fn llama(folder: &Path) -> Result<Command> {
     Ok(run)
 }
 
-fn vllm(folder: &Path) -> Result<Command> {
-    let python = python(folder, &VLLM)?;
+/// An engine in Python with a recorder inside it.
+fn recorded(folder: &Path, environment: &Environment, tests: &str) -> Result<Command> {
+    let python = python(folder, environment)?;
     let model = tiny_model(&python, folder.join("tiny"))?;
-    let mut run = command(&python, &["tests/real/run_vllm.py"]);
+    let mut run = command(&python, &[tests]);
     run.env("TINY_MODEL", model);
     Ok(run)
 }
@@ -69,61 +73,59 @@ fn hold_scanner_against_python(python: &Path) -> Result<()> {
 struct Environment {
     folder: &'static str,
     requirements: &'static str,
-    /// Modules of Python's that install it, one after the other, with their arguments.
-    install: &'static [&'static [&'static str]],
+    /// What the packages ask for and do not get: uv can override it, pip cannot.
+    overrides: Option<&'static str>,
 }
 
-const LLAMA: Environment = Environment {
-    folder: "venv",
-    requirements: "tests/real/requirements.txt",
-    install: &[&[
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-        "tests/real/requirements.txt",
-    ]],
-};
+const LLAMA: Environment =
+    Environment { folder: "venv", requirements: "tests/real/requirements.txt", overrides: None };
 
-/// By uv, because pip cannot override what vLLM's wheel for CPUs wants: a torch that PyPI has not.
 const VLLM: Environment = Environment {
     folder: "venv-vllm",
     requirements: "tests/real/requirements-vllm.txt",
-    install: &[
-        &["pip", "install", "--quiet", "--disable-pip-version-check", "uv==0.13.9"],
-        &[
-            "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--override",
-            "tests/real/overrides-vllm.txt",
-            "-r",
-            "tests/real/requirements-vllm.txt",
-        ],
-    ],
+    overrides: Some("tests/real/overrides-vllm.txt"),
 };
 
-/// Its python; made again only when the requirements change.
+const SGLANG: Environment = Environment {
+    folder: "venv-sglang",
+    requirements: "tests/real/requirements-sglang.txt",
+    overrides: Some("tests/real/overrides-sglang.txt"),
+};
+
+const PIP: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+/// The hundreds of packages that these engines bring are those of that day.
+const UV: [&str; 7] = ["-m", "uv", "pip", "install", "--quiet", "--exclude-newer", "2026-11-20T00:00:00Z"];
+
+/// Its python; made again only when what it asks for changes.
 fn python(folder: &Path, environment: &Environment) -> Result<PathBuf> {
     let venv = folder.join(environment.folder);
     let python = venv.join("bin/python");
     let stamp = folder.join(format!("{}.installed", environment.folder));
-    let wanted =
-        fs::read_to_string(root().join(environment.requirements)).context(environment.requirements)?;
+    let mut wanted = String::new();
+    for file in [Some(environment.requirements), environment.overrides].into_iter().flatten() {
+        wanted += &fs::read_to_string(root().join(file)).context(file)?;
+    }
     if python.is_file() && fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
     let mut make = command("python3", &["-m", "venv", "--clear"]);
     make.arg(&venv);
     must(make).context("python3 with venv is needed: apt-get install python3-venv")?;
-    for module in environment.install {
-        let install = [&["-m"], *module].concat();
-        must(command(&python, &install)).context("the packages come from PyPI: is it reachable?")?;
-    }
+    install(&python, environment).context("the packages come from PyPI: is it reachable?")?;
     fs::write(stamp, wanted)?;
     Ok(python)
+}
+
+fn install(python: &Path, environment: &Environment) -> Result<()> {
+    let mut install = command(python, &PIP);
+    if let Some(overrides) = environment.overrides {
+        install.arg("uv==0.13.9");
+        must(install)?;
+        install = command(python, &UV);
+        install.args(["--override", overrides]);
+    }
+    install.args(["-r", environment.requirements]);
+    must(install)
 }
 
 /// The installed promtool, or the one inside Debian's package, unpacked without installing it: no service is
