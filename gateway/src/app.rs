@@ -7,6 +7,7 @@ mod limits;
 mod ports;
 mod probes;
 mod succession;
+mod supervisor;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -17,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
-use self::control::Control;
+use self::control::{Control, Polled};
 use self::counting::Counting;
 use self::ports::{Ports, Virtual};
 use self::probes::Probes;
 use self::succession::{Admin, Serving};
+use self::supervisor::Supervisor;
 use crate::admin::{self, AdminState, Status};
 use crate::admit::Budget;
 use crate::cli;
@@ -87,6 +89,7 @@ pub fn run(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
 async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     let Host { stand, workers, connections, passed } = host;
     let mut signals = Signals::new()?;
+    let supervisor = Supervisor::of_process();
     let access_log = AccessLog::open(options.access_log.as_str().into())
         .with_context(|| format!("cannot write the access log to {} (--access-log)", options.access_log))?;
     let ledger = Ledger::new(access_log);
@@ -147,7 +150,8 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
         status: status.clone(),
     })?;
     status.set_phase(admin::Phase::Ready);
-    let mut gateway = Gateway { control, ports, signals, ends: ends(&workers), ledger, admin, offer: None };
+    let ends = ends(&workers);
+    let mut gateway = Gateway { control, ports, signals, supervisor, ends, ledger, admin, offer: None };
     let code = match succession::dismiss(predecessor, gateway.served()).await {
         Ok(succeeds) => {
             gateway.offer = succession::offer(admin_address, succeeds).await;
@@ -163,6 +167,7 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
                 on_or_off(steered),
                 on_or_off(intercept),
             );
+            gateway.supervisor.ready(&gateway.control.standing(&gateway.ports));
             gateway.until_stopped().await
         }
         Err(code) => code,
@@ -200,6 +205,7 @@ struct Gateway {
     control: Control,
     ports: Ports,
     signals: Signals,
+    supervisor: Supervisor,
     /// Done one by one as workers end.
     ends: JoinSet<()>,
     ledger: Ledger,
@@ -218,15 +224,17 @@ impl Gateway {
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let Self { control, ports, signals, .. } = self;
+            let Self { control, ports, signals, supervisor, .. } = self;
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop => return ExitCode::SUCCESS,
                     Asked::Reload => {
+                        supervisor.reloading();
                         self.ledger.access_log().reopen();
                         if signals.unless_stopped(control.reload(ports)).await.is_none() {
                             return ExitCode::SUCCESS;
                         }
+                        supervisor.ready(&control.standing(ports));
                     }
                 },
                 // Clients that the kernel gave to its sockets get no answer: whoever supervises us must start anew.
@@ -234,8 +242,10 @@ impl Gateway {
                     tracing::error!("a worker has ended without being asked; the gateway drains and exits");
                     return ExitCode::FAILURE;
                 }
-                _ = poll.tick() => if signals.unless_stopped(control.poll(ports)).await.is_none() {
-                    return ExitCode::SUCCESS;
+                _ = poll.tick() => match signals.unless_stopped(control.poll(ports)).await {
+                    None => return ExitCode::SUCCESS,
+                    Some(Polled::Reloaded) => supervisor.status(&control.standing(ports)),
+                    Some(Polled::Same) => {}
                 },
                 _ = probe.tick() => probes.begin(&control.published().snapshot.load()),
                 successor = succession::asked(self.offer.as_ref()) => {
@@ -266,6 +276,7 @@ impl Gateway {
             limit_s = limit.as_secs_f64(),
             "draining: requests in flight go on, new connections do not"
         );
+        self.supervisor.stopping(limit);
         if let Some(offer) = self.offer.take() {
             offer.withdraw();
         }

@@ -1,6 +1,8 @@
 //! The process's own log: a bounded queue of lines to one thread that writes them to standard error. Whoever logs
 //! never waits for who reads: where the queue is full, the line is dropped and counted.
 
+pub mod journal;
+
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};

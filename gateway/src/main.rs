@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use penstock::cli::{Cli, Command};
-use penstock::log::{Log, Writer};
+use penstock::log::{Log, Writer, journal, journal::Journal};
 use penstock::{app, commands, doctor};
 use tracing_subscriber::EnvFilter;
 
@@ -21,17 +21,22 @@ fn main() -> ExitCode {
     let (log, writer) = Log::new();
     let filter = EnvFilter::try_from_env("PENSTOCK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // Standard output belongs to what was asked for: reports, and the access log.
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(log.clone())
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    let to_journal = journal::is_stderr();
+    if to_journal {
+        subscriber.event_format(Journal::default()).init();
+    } else {
+        subscriber.init();
+    }
     let done = act(&cli.command, writer);
     let is_written = log.shutdown(LAST_LINES);
     done.unwrap_or_else(|e| {
         // Behind the lines that led to it; where standard error is stuck, it would keep us here.
         if is_written {
-            eprintln!("penstock: {e:#}");
+            eprintln!("{}penstock: {e:#}", if to_journal { journal::ERROR } else { "" });
         }
         ExitCode::FAILURE
     })

@@ -45,6 +45,14 @@ pub(super) struct Control {
     counting: Option<Counting>,
 }
 
+/// What a look at the files found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Polled {
+    Same,
+    /// They were read again, to whatever effect.
+    Reloaded,
+}
+
 /// Where manifests come from.
 struct Sources {
     files: Vec<PathBuf>,
@@ -116,7 +124,7 @@ impl Control {
     }
 
     /// Looks for changed files and changed addresses of host names.
-    pub(super) async fn poll(&mut self, ports: &mut Ports) {
+    pub(super) async fn poll(&mut self, ports: &mut Ports) -> Polled {
         if let Some(connects) = ports.follow() {
             self.status.set_intercepted(connects);
         }
@@ -125,8 +133,20 @@ impl Control {
         }
         if config::fingerprint(&self.sources.files) != self.fingerprint {
             self.reload(ports).await;
-        } else if self.resolved.elapsed() >= RESOLVE {
+            return Polled::Reloaded;
+        }
+        if self.resolved.elapsed() >= RESOLVE {
             self.follow_names(ports).await;
+        }
+        Polled::Same
+    }
+
+    /// What is served, and by which manifests: for whoever looks at the process from outside.
+    pub(super) fn standing(&self, ports: &Ports) -> String {
+        let listeners = ports.describe();
+        match self.status.read().last_reload_error {
+            None => format!("serves {listeners}"),
+            Some(why) => format!("serves {listeners} as before: the manifests cannot be used: {why}"),
         }
     }
 

@@ -157,6 +157,7 @@ impl Gateway {
     /// Leaves new connections to the successor, and lets kept ones come to their end.
     pub(super) async fn let_go(&mut self, (successor, served): (Successor, HashSet<SocketAddr>)) {
         tracing::info!("a successor serves; this gateway finishes what it has");
+        self.supervisor.status("a successor serves; this gateway finishes what it has");
         // The place is the successor's.
         self.offer = None;
         self.admin.let_go(&served);
