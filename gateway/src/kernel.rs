@@ -252,7 +252,7 @@ pub fn stand(wanted: Wanted, memory: &Path, intercept: Option<Scope>) -> Result<
     }?;
     let programs = match wanted {
         Wanted::Off | Wanted::SockDiag => Err("--kernel asks for no programs".to_owned()),
-        Wanted::Auto | Wanted::Account | Wanted::Full => Ok(()),
+        Wanted::Auto | Wanted::Account | Wanted::Full => probe::may_load(),
     };
     stand.steer = programs.clone().and_then(|()| Steer::load());
     stand.intercept = match intercept {

@@ -86,6 +86,18 @@ impl Gateway {
         Starting::spawn(&options, folder.clone(), port, From::Supervisor(socket)).ready().await
     }
 
+    /// Starts on manifests as systemd would with `Type=notify`, told at this path.
+    ///
+    /// # Panics
+    /// As [`Gateway::begin`].
+    pub fn begin_under_systemd(manifests: impl AsRef<str>, told: &Path, options: &[&str]) -> Starting {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let port = free_port();
+        write(folder.path(), "all.yaml", manifests.as_ref(), port);
+        let all = [&["-f", text(folder.path())], options].concat();
+        Starting::spawn(&all, folder.clone(), port, From::Systemd(told.into()))
+    }
+
     /// Another process on the same manifests that is to take over from this one.
     #[must_use]
     pub fn successor(&self, options: &[&str]) -> Starting {

@@ -61,28 +61,33 @@ fn kernel() -> Result<String, String> {
 }
 
 pub(super) fn capabilities() -> Result<String, String> {
-    let have = rustix::thread::capabilities(None).map_err(|e| e.to_string())?.effective;
-    // CAP_SYS_ADMIN holds what CAP_BPF and CAP_PERFMON were once a part of.
-    let root = have.contains(CapabilitySet::SYS_ADMIN);
-    let missing: Vec<&str> = [
+    let needed = [
         (CapabilitySet::BPF, "CAP_BPF"),
         (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
         (CapabilitySet::PERFMON, "CAP_PERFMON"),
-    ]
-    .into_iter()
-    .filter(|(capability, _)| {
-        let by_root = root && *capability != CapabilitySet::NET_ADMIN;
-        !have.contains(*capability) && !by_root
-    })
-    .map(|(_, name)| name)
-    .collect();
+    ];
+    held(&needed).map(|()| "held".into())
+}
+
+/// Whether any program may be loaded at all.
+pub(super) fn may_load() -> Result<(), String> {
+    held(&[(CapabilitySet::BPF, "CAP_BPF")])
+}
+
+fn held(needed: &[(CapabilitySet, &str)]) -> Result<(), String> {
+    let have = rustix::thread::capabilities(None).map_err(|e| e.to_string())?.effective;
+    // CAP_SYS_ADMIN holds what CAP_BPF and CAP_PERFMON were once a part of.
+    let root = have.contains(CapabilitySet::SYS_ADMIN);
+    let is_missing = |capability| {
+        let by_root = root && capability != CapabilitySet::NET_ADMIN;
+        !have.contains(capability) && !by_root
+    };
+    let missing = needed.iter().filter(|(capability, _)| is_missing(*capability)).map(|(_, name)| *name);
+    let missing: Vec<&str> = missing.collect();
     if missing.is_empty() {
-        Ok("held".into())
+        Ok(())
     } else {
-        Err(format!(
-            "{} missing; start as root, or with AmbientCapabilities= in the unit",
-            missing.join(", ")
-        ))
+        Err(format!("{} missing; start as root, under systemd with deploy/ebpf.conf", missing.join(", ")))
     }
 }
 

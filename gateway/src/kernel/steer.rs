@@ -17,7 +17,7 @@ use aya::maps::{HashMap, MapData, ReusePortSockArray};
 use aya::programs::{ProgramError, SkReuseport, SkReuseportError};
 use penstock_common::steer::{Address, GROUPS, Group, Table, WORKERS, word};
 use rustix::time::{ClockId, clock_gettime};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::object::{self, full, map_data, of_map, take};
 use super::sys::{Pod, Words};
@@ -99,6 +99,9 @@ impl Steer {
 
     fn fill(&mut self, address: SocketAddr, first: u32, sockets: &[TcpListener]) -> io::Result<()> {
         let Some(any) = sockets.first() else { return Err(io::Error::other("it has no socket of its own")) };
+        if !SockRef::from(any).reuse_port()? {
+            return Err(io::Error::other("it was passed by a supervisor, and its workers share it"));
+        }
         let program: &SkReuseport = match self.ebpf.program("steer") {
             Some(program) => program.try_into().map_err(io::Error::other)?,
             None => return Err(io::ErrorKind::NotFound.into()),

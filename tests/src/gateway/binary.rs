@@ -113,6 +113,9 @@ pub(super) fn penstock() -> Command {
     for name in ours.filter(|name| name.to_string_lossy().starts_with("PENSTOCK_")) {
         command.env_remove(name);
     }
+    for name in ["NOTIFY_SOCKET", "JOURNAL_STREAM"] {
+        command.env_remove(name);
+    }
     // Gateways of one host share the kernel half: whoever wants it says so.
     command.env("PENSTOCK_KERNEL", Kernel::Off.word());
     command

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(super) enum From {
     Network(u32),
     /// Somebody who passes a socket.
     Supervisor(TcpListener),
+    /// Somebody who is told at this path how it stands, and takes what it says on stderr for a journal.
+    Systemd(PathBuf),
 }
 
 impl From {
@@ -40,6 +42,12 @@ impl From {
             Self::Supervisor(socket) => {
                 let passed = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
                 with_input(wrapped(&["sh", "-c", passed], &kernel.penstock()), OwnedFd::from(socket).into())
+            }
+            Self::Systemd(told) => {
+                let journal = "JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
+                let mut command = wrapped(&["sh", "-c", journal], &kernel.penstock());
+                command.env("NOTIFY_SOCKET", told);
+                with_input(command, Stdio::null())
             }
         }
     }

@@ -29,6 +29,7 @@ mod splicing;
 mod stalls;
 mod status_table;
 mod steering;
+mod supervisor;
 mod takeover;
 mod uploads;
 mod zero_config;
