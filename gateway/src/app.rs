@@ -9,6 +9,7 @@ mod probes;
 mod succession;
 mod supervisor;
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -136,7 +137,7 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     control.publish_first(&mut ports).await?;
     let intercept = ports.intercepts();
     status.set_program("intercept", intercept.clone());
-    warn_of(&ports);
+    warn_of(&ports, admin.address);
 
     let snapshot = control.published().snapshot.clone();
     tokio::spawn(hung::watch(snapshot.clone()));
@@ -180,12 +181,12 @@ async fn serve(options: &cli::Run, host: Host) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-fn warn_of(ports: &Ports) {
+fn warn_of(ports: &Ports, admin: SocketAddr) {
     // Without authentication, who can reach a listener can use the engines.
     for address in ports.public() {
         tracing::warn!(%address, "other hosts can reach this listener, and nothing asks them who they are");
     }
-    for address in ports.unused() {
+    for address in ports.unused().filter(|address| *address != admin) {
         tracing::warn!(%address, "a socket was passed (LISTEN_FDS) that is no Gateway listener's; nobody serves it");
     }
 }

@@ -86,6 +86,18 @@ impl Gateway {
         Starting::spawn(&options, folder.clone(), port, From::Supervisor(socket)).ready().await
     }
 
+    /// [`Gateway::start_with_socket`], for the admin port.
+    ///
+    /// # Panics
+    /// As there.
+    pub async fn start_with_admin_socket(manifests: impl AsRef<str>, socket: TcpListener) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let (port, admin) = (free_port(), socket.local_addr().expect("bound").to_string());
+        write(folder.path(), "all.yaml", manifests.as_ref(), port);
+        let options = ["-f", text(folder.path()), "--admin", &admin];
+        Starting::spawn(&options, folder.clone(), port, From::Supervisor(socket)).ready().await
+    }
+
     /// Starts on manifests as systemd would with `Type=notify`, told at this path.
     ///
     /// # Panics

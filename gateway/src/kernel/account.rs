@@ -312,7 +312,8 @@ fn messages(place: &Place) -> Option<Messages> {
         .and_then(|info| Messages::of(info.id()));
     messages
         .map_err(|error| {
-            tracing::warn!(
+            // deploy/ebpf.conf does without: for one rare message the capability would be much.
+            tracing::info!(
                 error,
                 "messages of the kernel half will not be seen: that takes CAP_SYS_ADMIN at the start"
             )

@@ -401,3 +401,17 @@ async fn a_socket_that_a_supervisor_passes_is_listened_on_by_every_worker() {
     let closed = (&late).read(&mut [0]);
     assert!(closed.is_err() || closed.is_ok_and(|count| count == 0));
 }
+
+#[tokio::test]
+async fn a_socket_that_a_supervisor_passes_may_be_the_admin_ports() {
+    let engine = Engine::start("qwen-a").await;
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let copy = socket.try_clone().expect("a copy");
+    let gateway = Gateway::start_with_admin_socket(qwen(&[&engine]), socket).await;
+    assert_eq!(gateway.admin("/readyz").await.status(), 200);
+    assert_eq!(gateway.admin, copy.local_addr().expect("bound"));
+    // Written after the warnings of the start.
+    gateway.signal(Signal::HUP);
+    gateway.says("the manifests were read again").await;
+    assert!(!gateway.said().contains("LISTEN_FDS"), "{}", gateway.said());
+}
