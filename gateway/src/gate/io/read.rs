@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use ::hyper::rt::ReadBufCursor;
 use bytes::{Buf, BytesMut};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::http1::{self, Message, Phase, Turn};
+use super::http1::{self, Phase, Turn};
 use super::{End, Inner, Side};
-use crate::failure::Failure;
 
 /// What one read takes from a socket at most.
 const READ_BYTES: usize = 64 << 10;
@@ -42,7 +40,6 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     ) -> Poll<io::Result<()>> {
         if self.end.is_none() {
             let polled = match self.side {
-                Side::Http1(_) if self.is_all_body() => self.poll_straight(cx, out),
                 Side::Http1(_) => self.poll_http1(cx, &mut out),
                 Side::Http2(_) => self.poll_http2(cx, &mut out),
             };
@@ -86,6 +83,13 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
                         return Poll::Pending;
                     }
                 },
+                Phase::Message(message) if message.left > 0 => {
+                    if !message.is_answered() {
+                        self.reader = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                    ready!(self.poll_unread(cx))?;
+                }
                 Phase::Message(message) if !self.held.is_empty() => {
                     turn.released = message.walk(&self.held).map_err(End::Fault)?;
                 }
@@ -133,30 +137,21 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         })
     }
 
-    /// Whether the socket's next bytes are a body's of which the length is known.
-    fn is_all_body(&self) -> bool {
-        match &self.side {
-            Side::Http1(Turn { released: 0, phase: Phase::Message(message), .. }) => {
-                self.held.is_empty() && message.left > 0
-            }
-            _ => false,
-        }
-    }
-
-    /// Reads such a body without a copy, into hyper's buffer, and nothing of what may be behind it.
-    fn poll_straight(&mut self, cx: &mut Context<'_>, out: ReadBufCursor<'_>) -> Poll<Result<(), Stop>> {
-        let Self { stream: Some(stream), side: Side::Http1(turn), .. } = self else {
-            return Poll::Ready(Err(End::Eof.into()));
-        };
+    /// An answer is over before the body that it answers: what is here of that body is dropped, and where it does not end
+    /// it, the connection does.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { stream, side: Side::Http1(turn), held, .. } = self else { return Poll::Ready(Ok(())) };
         let Phase::Message(message) = &mut turn.phase else { return Poll::Ready(Ok(())) };
-        let mut followed =
-            TokioIo::new(Followed { stream: stream.take(message.left), message, walked: Ok(0) });
-        ready!(::hyper::rt::Read::poll_read(Pin::new(&mut followed), cx, out))?;
-        Poll::Ready(match followed.into_inner().walked {
-            Ok(0) => Err(End::Eof.into()),
-            Ok(_) => Ok(()),
-            Err(failure) => Err(End::Fault(failure).into()),
-        })
+        let dropped = poll_scratch(stream, cx, READ_BYTES, |bytes| {
+            let (_, behind) = bytes.split_at(message.walk(bytes).map_err(End::Fault)?);
+            held.extend_from_slice(behind);
+            Ok(())
+        });
+        match dropped {
+            Poll::Ready(Err(stop)) => Poll::Ready(Err(stop)),
+            _ if turn.is_idle() => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(End::Unread.into())),
+        }
     }
 
     /// Ready when the client has left before its answer was over; with a half-closed connection it is taken as gone.
@@ -259,27 +254,6 @@ impl From<End> for Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)
-    }
-}
-
-/// A stream whose bytes are walked as they are read.
-struct Followed<'a, S> {
-    stream: Take<&'a mut S>,
-    message: &'a mut Message,
-    walked: Result<usize, Failure>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Followed<'_, S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let walked = self.message.walk(&buffer.filled()[before..]);
-        self.walked = walked;
-        Poll::Ready(Ok(()))
     }
 }
 

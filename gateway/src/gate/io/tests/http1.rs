@@ -47,12 +47,12 @@ fn requests_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_body_that_came_whole_with_its_head_passes_hyper_by() {
+fn a_body_of_declared_length_passes_hyper_by() {
     let released = |text: &str| {
         let (mut turn, mut held) = (Turn::default(), BytesMut::from(text));
         assert!(turn.release_head(&mut held).unwrap());
         let head = String::from_utf8_lossy(&held[..turn.released]).into_owned();
-        (head, turn.body, String::from_utf8_lossy(&held[turn.released..]).into_owned())
+        (head, turn.first, String::from_utf8_lossy(&held[turn.released..]).into_owned())
     };
     let head = |length| format!("POST / HTTP/1.1\r\nHost: h\r\ncontent-length: \t{length} \r\nA: 12\r\n\r\n");
     let body = "0123456789ab";
@@ -60,9 +60,11 @@ fn a_body_that_came_whole_with_its_head_passes_hyper_by() {
     assert_eq!(whole, (head("00"), Some(Bytes::from(body)), "GET".into()));
     for part in ["", "0", "0123456789a"] {
         let text = format!("{}{part}", head("12"));
-        assert_eq!(released(&text), (text, None, String::new()));
+        assert_eq!(released(&text), (head("00"), Some(Bytes::from(part)), String::new()));
     }
     assert_eq!(released(&format!("{}GET", head("0"))), (head("0"), None, "GET".into()));
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n012";
+    assert_eq!(released(chunked), (chunked.into(), None, String::new()));
 }
 
 #[test]
@@ -235,6 +237,36 @@ fn a_client_that_is_still_sending_reads_its_413() {
         assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
         drop(client);
         until(|| seen.closed.get() == 1).await;
+    });
+}
+
+#[test]
+fn a_body_that_an_answer_did_not_wait_for_ends_the_connection_unless_it_is_here() {
+    with_server(LIMITS, async |address, seen| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let body = "x".repeat(40_000);
+        let early = format!("POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+        let late = "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nde";
+        client.write_all(format!("{early}{body}{late}").as_bytes()).await.unwrap();
+        assert!(read_until(&mut client, "/a=de").await.starts_with("HTTP/1.1 413 "));
+        client.write_all(format!("{early}{late}").as_bytes()).await.unwrap();
+        let answer = read_all(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 413 ") && !answer.contains("/a="), "{answer}");
+        assert_eq!(seen.requests.get(), 3);
+    });
+}
+
+#[test]
+fn nobody_reads_the_body_of_another_message() {
+    with_server(LIMITS, async |address, seen| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = |path| format!("POST /{path} HTTP/1.1\r\nHost: h\r\nContent-Length: 40000\r\n\r\n");
+        let (kept, stuck, body) = (head("kept"), head("stuck"), "x".repeat(40_000));
+        client.write_all(format!("{kept}{body}{stuck}{body}").as_bytes()).await.unwrap();
+        until(|| seen.requests.get() == 2).await;
+        let mut kept = seen.kept.take().unwrap();
+        assert!(poll_fn(|cx| kept.poll_chunk(cx)).await.unwrap().is_ok(), "what came with its head");
+        assert!(poll_fn(|cx| kept.poll_chunk(cx)).await.unwrap().is_err());
     });
 }
 
