@@ -1,9 +1,9 @@
 //! The IO type under hyper, and the handle to it that the serving code keeps.
 //!
 //! [`GateIo`] reads the socket, [`Gate`] is told when a response is over and asked why a connection failed. Both
-//! live on one worker's thread. An idle connection holds no buffer: the socket is read into a scratch buffer of
-//! the worker, from which hyper's buffer is filled; only a head in the making and bytes behind the end of a
-//! message are held per connection. hyper's own buffers go when it [parks](park).
+//! live on one worker's thread. An idle connection holds no buffer: the socket is read into memory of the worker,
+//! from which hyper's buffer is filled; only a head in the making and bytes behind the end of a message are held per
+//! connection. [Bodies of declared length](body) never reach hyper, and its own buffers go when it [parks](park).
 
 mod body;
 mod finish;

@@ -9,18 +9,22 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::http1::{Message, Phase};
-use super::{End, Gate, Inner, Side, pieces};
+use super::pieces::{self, Arrived};
+use super::{End, Gate, Inner, Side};
 
 /// What one client may bring in a turn of the loop; then others have theirs.
 const TURN_BYTES: usize = 1 << 20;
+
+/// What came of a body in the read that brought the end of its head: what was copied with the head, and what was not.
+#[derive(Debug, Default)]
+pub(super) struct CameWithHead(pub(super) Bytes, pub(super) Bytes);
 
 /// What of the body is still to be read.
 pub struct DeclaredBody<S> {
     gate: Gate<S>,
     /// The number of the message: nobody reads the body of another one.
     message: u64,
-    /// What came with the head.
-    first: Bytes,
+    came: CameWithHead,
     left: u64,
 }
 
@@ -31,8 +35,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let mut inner = self.0.borrow_mut();
         let Side::Http1(turn) = &mut inner.side else { return None };
         let Phase::Message(message) = &turn.phase else { return None };
-        let first = turn.first.take()?;
-        Some(DeclaredBody { gate: self.clone(), message: turn.messages, first, left: message.left })
+        let came = turn.body.take()?;
+        Some(DeclaredBody { gate: self.clone(), message: turn.messages, came, left: message.left })
     }
 }
 
@@ -40,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> DeclaredBody<S> {
     /// Bytes that are still to come.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.first.len() as u64 + self.left
+        (self.came.0.len() + self.came.1.len()) as u64 + self.left
     }
 
     /// The next chunk; `None` after the last.
@@ -48,8 +52,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> DeclaredBody<S> {
     /// # Errors
     /// When the client is gone.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(std::mem::take(&mut self.first))));
+        let CameWithHead(copied, rest) = &mut self.came;
+        if let Some(came) = [copied, rest].into_iter().find(|came| !came.is_empty()) {
+            return Poll::Ready(Some(Ok(std::mem::take(came))));
         }
         if self.left == 0 {
             return Poll::Ready(None);
@@ -78,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             return Poll::Pending;
         }
         // One byte more than there is to come: a read that brings less has taken all there was, and tells tokio so.
-        let Poll::Ready(read) = pieces::poll_read(stream, cx, message.left + 1) else {
+        let Poll::Ready(read) = pieces::poll_read(stream, cx, message.left + 1, owned) else {
             message.turn_bytes = 0;
             return Poll::Pending;
         };
@@ -91,6 +96,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         let ours = message.walk(&chunk).map_err(|_| ErrorKind::InvalidData)?;
         held.extend_from_slice(&chunk.split_off(ours));
         Poll::Ready(Ok(chunk))
+    }
+}
+
+fn owned(arrived: Arrived<'_>) -> Bytes {
+    match arrived {
+        Arrived::Few(bytes) => Bytes::copy_from_slice(bytes),
+        Arrived::Many(chunk) => chunk,
     }
 }
 

@@ -10,6 +10,7 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 use penstock_common::framing::{Framing, FramingError, Piece, is_token};
 
+use super::body::CameWithHead;
 use crate::failure::{Dialect, Failure, Reason};
 use crate::gate::MAX_HEAD_BYTES;
 use crate::gate::head::{RequestHead, check_request, check_request_line, invalid, too_large};
@@ -26,8 +27,10 @@ pub(super) struct Turn {
     /// Bytes at the front of the held ones that hyper may have.
     pub(super) released: usize,
     pub(super) phase: Phase,
-    /// What came with its head of a body that is [kept from hyper](super::body), until the service takes it.
-    pub(super) first: Option<Bytes>,
+    /// What came behind the held bytes in a large read, while it is not known what it is.
+    pub(super) behind: Bytes,
+    /// The body of the message, where it is [kept from hyper](super::body), until the service takes it.
+    pub(super) body: Option<CameWithHead>,
     /// How many messages there were.
     pub(super) messages: u64,
     /// No byte of a head has come for a while: hyper waits, and holds nothing that counts.
@@ -98,29 +101,47 @@ impl Turn {
     /// Releases the head at the front of `held`, if it is whole.
     pub(super) fn release_head(&mut self, held: &mut BytesMut) -> Result<bool, (Failure, Dialect)> {
         let Phase::Head(wait) = &mut self.phase else { return Ok(false) };
-        let whole = wait.scan(held).and_then(|end| match end {
-            Some(end) => check_request(&held[..end]).map(Some),
-            None => Ok(None),
-        });
+        let mut end = wait.scan(held);
+        if matches!(end, Ok(None)) && !self.behind.is_empty() {
+            // A large head.
+            held.extend_from_slice(&std::mem::take(&mut self.behind));
+            end = wait.scan(held);
+        }
+        let whole = end.and_then(|end| end.map(|end| check_request(&held[..end])).transpose());
         match whole {
             Ok(Some(head)) => {
-                let (framing, left) = (head.framing, head.length.unwrap_or(0));
-                let mut message = Message { left, ..Message::new(framing) };
-                // A body that breaks its framing is refused when it is its turn.
-                let here = message.walk(&held[head.consumed..]).unwrap_or(0);
-                self.first = (left > 0).then(|| take_body(held, &head, here));
-                if left > 0 && head.expects_continue && here == 0 {
-                    message.interim = CONTINUE;
-                }
-                // What is here of one without a declared length goes with its head, which saves hyper a read.
-                self.released = if left > 0 { head.consumed } else { head.consumed + here };
-                self.phase = Phase::Message(message);
-                self.messages += 1;
+                self.begin(&head, held);
                 Ok(true)
             }
             Ok(None) => Ok(false),
             Err(failure) => Err((failure, dialect(held))),
         }
+    }
+
+    /// Begins the message of this head, with which `held` begins.
+    fn begin(&mut self, head: &RequestHead, held: &mut BytesMut) {
+        let left = head.length.unwrap_or(0);
+        let mut message = Message { left, ..Message::new(head.framing) };
+        let mut behind = std::mem::take(&mut self.behind);
+        if left == 0 {
+            held.extend_from_slice(&std::mem::take(&mut behind));
+        }
+        // A body that breaks its framing is refused when it is its turn.
+        let here = message.walk(&held[head.consumed..]).unwrap_or(0);
+        // What is here of a body without a declared length goes with its head, which saves hyper a read.
+        self.released = if left > 0 { head.consumed } else { head.consumed + here };
+        self.body = (left > 0).then(|| {
+            let copied = take_body(held, head, here);
+            let ours = message.walk(&behind).unwrap_or(0);
+            let came = CameWithHead(copied, behind.split_to(ours));
+            held.extend_from_slice(&behind);
+            came
+        });
+        if left > 0 && head.expects_continue && message.left == left {
+            message.interim = CONTINUE;
+        }
+        self.phase = Phase::Message(message);
+        self.messages += 1;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Memory for bodies. A worker reads all of them into pieces, one chunk behind the other, and uses a piece again once
 //! nobody holds a chunk of it: new memory costs a page fault for each 4 KiB, and lies in no cache.
 //!
-//! A client that sends nothing has nothing here, and one that sends crumbs holds its crumbs and no piece.
+//! A client that sends nothing has nothing here, and one that sends a few bytes at a time holds these and no piece.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,16 +11,16 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What one read takes from a socket at most.
-const PIECE: usize = 128 << 10;
-/// A read that could bring more than what is left of a piece gets at least so much, or a new one.
-const LEAST_ROOM: usize = 64 << 10;
+const PIECE: usize = 256 << 10;
+/// A read that could bring more than what is left of a piece gets at least so much, or another piece: a body of 64 KiB
+/// with its head.
+const LEAST_ROOM: usize = 80 << 10;
 /// Less is copied out: a chunk must not keep a piece from being used that is many times its size.
-const CRUMB: usize = PIECE / 8;
+const FEW: usize = PIECE / 8;
 /// Full pieces that a worker keeps: 16 MiB…
-const KEPT: usize = 128;
+const KEPT: usize = 64;
 /// …and how many of them at once are worth the time to have malloc give them back: a MiB.
-const WORTH_GIVING: usize = 8;
+const WORTH_GIVING: usize = 4;
 
 thread_local! {
     static PIECES: RefCell<Pieces> = RefCell::default();
@@ -35,25 +35,33 @@ struct Pieces {
     begun: usize,
 }
 
-/// Reads up to `at_most` bytes; none at the end of the stream.
-pub(super) fn poll_read<S: AsyncRead + Unpin>(
+/// What a read brought.
+pub(super) enum Arrived<'a> {
+    /// Not much, and nothing at the end of the stream: to be copied.
+    Few(&'a [u8]),
+    Many(Bytes),
+}
+
+/// Reads up to `at_most` bytes, and passes them to `take`.
+pub(super) fn poll_read<S: AsyncRead + Unpin, T>(
     stream: &mut S,
     cx: &mut Context<'_>,
     at_most: u64,
-) -> Poll<io::Result<Bytes>> {
+    take: impl FnOnce(Arrived<'_>) -> T,
+) -> Poll<io::Result<T>> {
     PIECES.with_borrow_mut(|pieces| {
-        let at_most = usize::try_from(at_most).unwrap_or(PIECE).min(PIECE);
-        if pieces.rest.capacity() < at_most.min(LEAST_ROOM) {
+        if (pieces.rest.capacity() as u64) < at_most.min(LEAST_ROOM as u64) {
             pieces.begin();
         }
         let rest = &mut pieces.rest;
-        let n = ready!(pin!(stream.take(at_most as u64).read_buf(rest)).poll(cx))?;
-        if n < CRUMB {
-            let crumb = Bytes::copy_from_slice(rest);
-            rest.clear();
-            return Poll::Ready(Ok(crumb));
+        let at_most = at_most.min(rest.capacity() as u64);
+        let n = ready!(pin!(stream.take(at_most).read_buf(rest)).poll(cx))?;
+        if n >= FEW {
+            return Poll::Ready(Ok(take(Arrived::Many(rest.split_to(n).freeze()))));
         }
-        Poll::Ready(Ok(rest.split_to(n).freeze()))
+        let taken = take(Arrived::Few(rest));
+        rest.clear();
+        Poll::Ready(Ok(taken))
     })
 }
 
@@ -97,7 +105,11 @@ mod tests {
     async fn read(bytes: usize) -> Bytes {
         let sent = vec![b'x'; bytes];
         let mut stream = &*sent;
-        let chunk = poll_fn(|cx| poll_read(&mut stream, cx, u64::MAX)).await.unwrap();
+        let copied = |arrived: Arrived<'_>| match arrived {
+            Arrived::Few(bytes) => Bytes::copy_from_slice(bytes),
+            Arrived::Many(chunk) => chunk,
+        };
+        let chunk = poll_fn(|cx| poll_read(&mut stream, cx, u64::MAX, copied)).await.unwrap();
         assert_eq!(chunk.len(), bytes.min(PIECE));
         chunk
     }
@@ -117,12 +129,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn chunks_share_a_piece_and_crumbs_hold_none() {
-        let (first, second) = (read(CRUMB).await, read(CRUMB).await);
-        assert_eq!(second.as_ptr().addr() - first.as_ptr().addr(), CRUMB);
-        let crumb = read(CRUMB - 1).await;
-        let third = read(CRUMB).await;
-        assert_eq!(third.as_ptr().addr() - second.as_ptr().addr(), CRUMB);
+    async fn chunks_share_a_piece_and_a_few_bytes_hold_none() {
+        let (first, second) = (read(FEW).await, read(FEW).await);
+        assert_eq!(second.as_ptr().addr() - first.as_ptr().addr(), FEW);
+        let crumb = read(FEW - 1).await;
+        let third = read(FEW).await;
+        assert_eq!(third.as_ptr().addr() - second.as_ptr().addr(), FEW);
         assert_eq!(&crumb[..], &third[1..]);
     }
 

@@ -13,13 +13,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::http1::{self, Phase, Turn};
+use super::pieces::{self, Arrived};
 use super::{End, Inner, Side};
 
 /// What one read takes from a socket at most.
 const READ_BYTES: usize = 64 << 10;
-/// And while a head is waited for: what is here of the body behind it is copied twice on its way to hyper, the rest not
-/// once.
-const HEAD_READ_BYTES: usize = 16 << 10;
+/// And while a head is waited for: a body of 64 KiB with its head. What is here of more than one message is held.
+const HEAD_READ_BYTES: u64 = 80 << 10;
+/// Of a large read that begins with a head: most heads are shorter, and what is behind them is not copied.
+const HEAD_BYTES: usize = 4 << 10;
 /// Bytes behind the message in flight that are held before the socket is left alone. Beyond that a client that
 /// leaves is noticed only once its answer is written.
 const HELD_BYTES: usize = 64 << 10;
@@ -101,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     /// Reads more of a head, under the deadline of its first byte or, before that, of an idle connection.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let was_empty = self.held.is_empty();
-        if let Poll::Ready(read) = self.poll_hold(cx, HEAD_READ_BYTES) {
+        if let Poll::Ready(read) = self.poll_hold_head(cx) {
             read?;
             if was_empty {
                 self.deadline = Instant::now() + self.limits.head_timeout;
@@ -202,6 +204,24 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
             self.held = BytesMut::new();
         }
         Poll::Pending
+    }
+
+    fn poll_hold_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { stream: Some(stream), side: Side::Http1(turn), held, .. } = self else {
+            return Poll::Ready(Err(End::Eof.into()));
+        };
+        let some = ready!(pieces::poll_read(stream, cx, HEAD_READ_BYTES, |arrived| match arrived {
+            Arrived::Few(bytes) => {
+                held.extend_from_slice(bytes);
+                !bytes.is_empty()
+            }
+            Arrived::Many(mut chunk) => {
+                held.extend_from_slice(&chunk.split_to(HEAD_BYTES));
+                turn.behind = chunk;
+                true
+            }
+        }))?;
+        Poll::Ready(if some { Ok(()) } else { Err(End::Eof.into()) })
     }
 
     fn poll_hold(&mut self, cx: &mut Context<'_>, at_most: usize) -> Poll<Result<(), Stop>> {
