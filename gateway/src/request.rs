@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -117,12 +117,12 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
     let mut turn = Turn(Some(client.clone()));
     let (mut parts, body) = request.into_parts();
     let body = match client.gate.take_body() {
-        Some(whole) => {
+        Some(body) => {
             // hyper was told that there is none. Not `insert`, which may let the map grow first.
             if let Some(length) = parts.headers.get_mut(CONTENT_LENGTH) {
-                *length = whole.len().into();
+                *length = body.bytes().into();
             }
-            ClientBody::Whole(whole)
+            ClientBody::Declared(body)
         }
         None => ClientBody::Coming(body),
     };
@@ -218,7 +218,7 @@ async fn exchange(
     bounds: &mut Bounds,
 ) -> Result<Response<Served>, Failure> {
     if parts.version == Version::HTTP_2 {
-        check_h2(parts, !body.is_end_stream())?;
+        check_h2(parts, !body.is_ended())?;
     }
     let facts = inspect::inspect(parts)?;
     let client_host = head::host(parts);

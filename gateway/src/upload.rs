@@ -14,8 +14,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
 
+use self::body::BrokenOff;
 pub use self::body::ClientBody;
 use self::pace::Pace;
 pub use self::row::Row;
@@ -77,8 +77,8 @@ impl Upload {
         budget: &Budget,
         sender: Rc<dyn Sender>,
     ) -> Self {
-        let declared = body.size_hint().exact();
-        let ended = body.is_end_stream();
+        let declared = body.declared();
+        let ended = body.is_ended();
         Self {
             client: (!ended).then_some(body),
             scanner,
@@ -241,15 +241,13 @@ impl Upload {
     /// Takes one chunk from the client through the scanner into the window.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(client) = &mut self.client else { return Poll::Ready(Ok(())) };
-        let frame = match std::pin::Pin::new(client).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
+        let chunk = match client.poll_chunk(cx) {
+            Poll::Ready(chunk) => chunk,
             Poll::Pending => return self.pace.poll_slow(cx).map(Err),
         };
-        Poll::Ready(match frame.map(|frame| frame.map(Frame::into_data)) {
-            // Trailers of a request are dropped, as RFC 9110 section 6.5.1 allows: no engine reads any.
-            Some(Ok(Err(_trailers))) => Ok(()),
-            Some(Ok(Ok(chunk))) => self.receive(chunk),
-            Some(Err(_)) => Err(self.sender.fault().unwrap_or_else(client_gone)),
+        Poll::Ready(match chunk {
+            Some(Ok(chunk)) => self.receive(chunk),
+            Some(Err(BrokenOff)) => Err(self.sender.fault().unwrap_or_else(client_gone)),
             None => {
                 self.client = None;
                 self.end_scan()
@@ -270,7 +268,7 @@ impl Upload {
         self.held.add(chunk.len() as u64)?;
         self.window.push(chunk);
         // With a Content-Length over HTTP/1.1 the end is known with the last byte.
-        if self.client.as_ref().is_some_and(Body::is_end_stream) {
+        if self.client.as_ref().is_some_and(ClientBody::is_ended) {
             self.client = None;
             self.end_scan()?;
         }

@@ -25,6 +25,7 @@ use self::flag::Flag;
 use self::rooms::Rooms;
 use crate::admit::Budget;
 use crate::forward::Connections;
+use crate::gate::io::sweep_pieces;
 use crate::kernel::give_memory_back;
 use crate::kernel::splice::Splice;
 use crate::kernel::steer::Seat;
@@ -187,9 +188,9 @@ impl Worker {
     fn give_memory_back(&self) {
         let parked = self.parked.get();
         let before = self.parked_before.get().min(parked);
-        let worth_it = parked >= before + LEFT_BY;
-        self.parked_before.set(if worth_it { parked } else { before });
-        if worth_it {
+        let parked_enough = parked >= before + LEFT_BY;
+        self.parked_before.set(if parked_enough { parked } else { before });
+        if sweep_pieces() || parked_enough {
             // Not on this thread, which has requests to serve; without a thread it is for another time.
             let _ = std::thread::Builder::new().name("memory".into()).spawn(give_memory_back);
         }

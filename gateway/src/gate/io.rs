@@ -1,15 +1,17 @@
 //! The IO type under hyper, and the handle to it that the serving code keeps.
 //!
 //! [`GateIo`] reads the socket, [`Gate`] is told when a response is over and asked why a connection failed. Both
-//! live on one worker's thread. An idle connection holds no buffer: the socket is read into a scratch buffer of
-//! the worker, from which hyper's buffer is filled; only a head in the making and bytes behind the end of a
-//! message are held per connection. hyper's own buffers go when it [parks](park).
+//! live on one worker's thread. An idle connection holds no buffer: the socket is read into memory of the worker,
+//! from which hyper's buffer is filled; only a head in the making and bytes behind the end of a message are held per
+//! connection. [Bodies of declared length](body) never reach hyper, and its own buffers go when it [parks](park).
 
+mod body;
 mod finish;
 mod http1;
 mod http2;
 mod park;
 mod past;
+mod pieces;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -24,13 +26,15 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ::hyper::rt::{Read, ReadBufCursor, Write};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, timeout_at};
 
+pub use self::body::DeclaredBody;
 use self::http1::Turn;
 use self::http2::Frames;
+pub use self::pieces::sweep as sweep_pieces;
 use crate::alarm::Alarm;
 use crate::failure::{Dialect, Failure};
 
@@ -95,6 +99,8 @@ enum Side {
 enum End {
     /// The client closed its side.
     Eof,
+    /// The client sends a body that nobody reads any more.
+    Unread,
     Idle,
     /// A head that is refused, with the dialect of its path.
     Refused(Failure, Dialect),
@@ -165,16 +171,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     pub fn opened(&self) {
         if let Side::Http2(frames) = &mut self.0.borrow_mut().side {
             frames.in_flight += 1;
-        }
-    }
-
-    /// The body of the request that hyper hands to its service, where the gate kept it from hyper: it came whole, with
-    /// its head.
-    #[must_use]
-    pub fn take_body(&self) -> Option<Bytes> {
-        match &mut self.0.borrow_mut().side {
-            Side::Http1(turn) => turn.body.take(),
-            Side::Http2(_) => None,
         }
     }
 
@@ -295,7 +291,7 @@ impl End {
     /// What hyper is told: that the client is gone, or that the connection is broken.
     fn report(&self) -> io::Result<()> {
         let text = match self {
-            Self::Eof | Self::Idle => return Ok(()),
+            Self::Eof | Self::Unread | Self::Idle => return Ok(()),
             Self::Refused(failure, _) | Self::Fault(failure) => failure.to_string(),
             Self::Http2(violation) => violation.to_string(),
         };

@@ -1,44 +1,49 @@
-//! A request's body as it reaches the upload: from hyper, piece by piece, or from the gate, whole.
+//! A request's body as it reaches the upload: from the gate, or, where its length is not declared, from hyper.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
+use tokio::net::TcpStream;
+
+use crate::gate::io::DeclaredBody;
 
 pub enum ClientBody {
-    /// It came with its head.
-    Whole(Bytes),
+    Declared(DeclaredBody<TcpStream>),
     Coming(Incoming),
 }
 
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
+/// The client is gone, or what it sends is no body.
+#[derive(Debug)]
+pub struct BrokenOff;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Coming(body) => Pin::new(body).poll_frame(cx),
-        }
+impl ClientBody {
+    /// The next chunk, or an empty one where there were trailers: those of a request are dropped, as RFC 9110 section
+    /// 6.5.1 allows, because no engine reads any. `None` after the last.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        Poll::Ready(match self {
+            Self::Declared(body) => ready!(body.poll_chunk(cx)).map(|chunk| chunk.map_err(|_| BrokenOff)),
+            Self::Coming(body) => ready!(Pin::new(body).poll_frame(cx))
+                .map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(|_| BrokenOff)),
+        })
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// Whether nothing more will come.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Declared(body) => body.bytes() == 0,
             Self::Coming(body) => body.is_end_stream(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    /// How long it will be.
+    pub(super) fn declared(&self) -> Option<u64> {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Coming(body) => body.size_hint(),
+            Self::Declared(body) => Some(body.bytes()),
+            Self::Coming(body) => body.size_hint().exact(),
         }
     }
 }

@@ -10,10 +10,13 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 use penstock_common::framing::{Framing, FramingError, Piece, is_token};
 
+use super::body::CameWithHead;
 use crate::failure::{Dialect, Failure, Reason};
 use crate::gate::MAX_HEAD_BYTES;
 use crate::gate::head::{RequestHead, check_request, check_request_line, invalid, too_large};
 
+/// RFC 9110 section 15.2.1.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Of a head.
 const END: &[u8; 4] = b"\r\n\r\n";
 static FIND_END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(END));
@@ -24,9 +27,12 @@ pub(super) struct Turn {
     /// Bytes at the front of the held ones that hyper may have.
     pub(super) released: usize,
     pub(super) phase: Phase,
-    /// The body of the message, where all of it came with its head: it goes to the service by itself, and hyper is told
-    /// that there is none. Through hyper it would take a channel, two more turns of the task and a copy.
-    pub(super) body: Option<Bytes>,
+    /// What came behind the held bytes in a large read, while it is not known what it is.
+    pub(super) behind: Bytes,
+    /// The body of the message, where it is [kept from hyper](super::body), until the service takes it.
+    pub(super) body: Option<CameWithHead>,
+    /// How many messages there were.
+    pub(super) messages: u64,
     /// No byte of a head has come for a while: hyper waits, and holds nothing that counts.
     pub(super) quiet: bool,
 }
@@ -50,9 +56,13 @@ pub(super) struct Wait {
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) framing: Framing,
-    /// Bytes to come of a body whose length was declared; 0 for any other.
+    /// Bytes to come of a body whose length was declared, which is kept from hyper; 0 for any other.
     pub(super) left: u64,
-    answered: bool,
+    /// And that were read of it in this turn of the loop.
+    pub(super) turn_bytes: usize,
+    /// What a client waits for that declared it: goes out once the body is wanted.
+    pub(super) interim: &'static [u8],
+    pub(super) answered: bool,
     /// hyper's buffer was empty after the answer: nothing of it is lost when the next head is refused.
     flushed: bool,
 }
@@ -91,30 +101,51 @@ impl Turn {
     /// Releases the head at the front of `held`, if it is whole.
     pub(super) fn release_head(&mut self, held: &mut BytesMut) -> Result<bool, (Failure, Dialect)> {
         let Phase::Head(wait) = &mut self.phase else { return Ok(false) };
-        let whole = wait.scan(held).and_then(|end| match end {
-            Some(end) => check_request(&held[..end]).map(Some),
-            None => Ok(None),
-        });
+        let mut end = wait.scan(held);
+        if matches!(end, Ok(None)) && !self.behind.is_empty() {
+            // A large head.
+            held.extend_from_slice(&std::mem::take(&mut self.behind));
+            end = wait.scan(held);
+        }
+        let whole = end.and_then(|end| end.map(|end| check_request(&held[..end])).transpose());
         match whole {
             Ok(Some(head)) => {
-                let (framing, left) = (head.framing, head.length.unwrap_or(0));
-                let mut message = Message { framing, left, answered: false, flushed: false };
-                // A body that breaks its framing is refused when it is its turn.
-                let here = message.walk(&held[head.consumed..]).unwrap_or(0);
-                let whole = head.length.is_some() && here > 0 && message.framing.is_done();
-                self.body = whole.then(|| take_body(held, &head, here));
-                // What is here of a longer one goes with its head, which saves hyper a read.
-                self.released = if whole { head.consumed } else { head.consumed + here };
-                self.phase = Phase::Message(message);
+                self.begin(&head, held);
                 Ok(true)
             }
             Ok(None) => Ok(false),
             Err(failure) => Err((failure, dialect(held))),
         }
     }
+
+    /// Begins the message of this head, with which `held` begins.
+    fn begin(&mut self, head: &RequestHead, held: &mut BytesMut) {
+        let left = head.length.unwrap_or(0);
+        let mut message = Message { left, ..Message::new(head.framing) };
+        let mut behind = std::mem::take(&mut self.behind);
+        if left == 0 {
+            held.extend_from_slice(&std::mem::take(&mut behind));
+        }
+        // A body that breaks its framing is refused when it is its turn.
+        let here = message.walk(&held[head.consumed..]).unwrap_or(0);
+        // What is here of a body without a declared length goes with its head, which saves hyper a read.
+        self.released = if left > 0 { head.consumed } else { head.consumed + here };
+        self.body = (left > 0).then(|| {
+            let copied = take_body(held, head, here);
+            let ours = message.walk(&behind).unwrap_or(0);
+            let came = CameWithHead(copied, behind.split_to(ours));
+            held.extend_from_slice(&behind);
+            came
+        });
+        if left > 0 && head.expects_continue && message.left == left {
+            message.interim = CONTINUE;
+        }
+        self.phase = Phase::Message(message);
+        self.messages += 1;
+    }
 }
 
-/// Takes the body from behind its head, which says from then on that there is none.
+/// Takes what is here of the body from behind its head, which says from then on that there is none.
 fn take_body(held: &mut BytesMut, head: &RequestHead, length: usize) -> Bytes {
     let digits = held[head.length_at..].iter_mut().take_while(|byte| byte.is_ascii_digit());
     digits.for_each(|digit| *digit = b'0');
@@ -162,6 +193,10 @@ impl Wait {
 }
 
 impl Message {
+    fn new(framing: Framing) -> Self {
+        Self { framing, left: 0, turn_bytes: 0, interim: &[], answered: false, flushed: false }
+    }
+
     /// How many bytes at the front of `input` belong to this message.
     pub(super) fn walk(&mut self, input: &[u8]) -> Result<usize, Failure> {
         let mut walked = 0;
@@ -177,7 +212,12 @@ impl Message {
 
     /// The next head may come.
     pub(super) fn is_over(&self) -> bool {
-        self.framing.is_done() && self.answered && self.flushed
+        self.framing.is_done() && self.is_answered()
+    }
+
+    /// Nothing of the answer is on its way any more.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered && self.flushed
     }
 }
 

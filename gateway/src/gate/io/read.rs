@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use ::hyper::rt::ReadBufCursor;
 use bytes::{Buf, BytesMut};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::http1::{self, Message, Phase, Turn};
+use super::http1::{self, Phase, Turn};
+use super::pieces::{self, Arrived};
 use super::{End, Inner, Side};
-use crate::failure::Failure;
 
 /// What one read takes from a socket at most.
 const READ_BYTES: usize = 64 << 10;
-/// And while a head is waited for: what is here of the body behind it is copied twice on its way to hyper, the rest not
-/// once.
-const HEAD_READ_BYTES: usize = 16 << 10;
+/// And while a head is waited for: a body of 64 KiB with its head. What is here of more than one message is held.
+const HEAD_READ_BYTES: u64 = 80 << 10;
+/// Of a large read that begins with a head: most heads are shorter, and what is behind them is not copied.
+const HEAD_BYTES: usize = 4 << 10;
 /// Bytes behind the message in flight that are held before the socket is left alone. Beyond that a client that
 /// leaves is noticed only once its answer is written.
 const HELD_BYTES: usize = 64 << 10;
@@ -42,7 +42,6 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     ) -> Poll<io::Result<()>> {
         if self.end.is_none() {
             let polled = match self.side {
-                Side::Http1(_) if self.is_all_body() => self.poll_straight(cx, out),
                 Side::Http1(_) => self.poll_http1(cx, &mut out),
                 Side::Http2(_) => self.poll_http2(cx, &mut out),
             };
@@ -86,6 +85,13 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
                         return Poll::Pending;
                     }
                 },
+                Phase::Message(message) if message.left > 0 => {
+                    if !message.is_answered() {
+                        self.reader = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                    ready!(self.poll_unread(cx))?;
+                }
                 Phase::Message(message) if !self.held.is_empty() => {
                     turn.released = message.walk(&self.held).map_err(End::Fault)?;
                 }
@@ -97,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
     /// Reads more of a head, under the deadline of its first byte or, before that, of an idle connection.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let was_empty = self.held.is_empty();
-        if let Poll::Ready(read) = self.poll_hold(cx, HEAD_READ_BYTES) {
+        if let Poll::Ready(read) = self.poll_hold_head(cx) {
             read?;
             if was_empty {
                 self.deadline = Instant::now() + self.limits.head_timeout;
@@ -133,30 +139,21 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         })
     }
 
-    /// Whether the socket's next bytes are a body's of which the length is known.
-    fn is_all_body(&self) -> bool {
-        match &self.side {
-            Side::Http1(Turn { released: 0, phase: Phase::Message(message), .. }) => {
-                self.held.is_empty() && message.left > 0
-            }
-            _ => false,
-        }
-    }
-
-    /// Reads such a body without a copy, into hyper's buffer, and nothing of what may be behind it.
-    fn poll_straight(&mut self, cx: &mut Context<'_>, out: ReadBufCursor<'_>) -> Poll<Result<(), Stop>> {
-        let Self { stream: Some(stream), side: Side::Http1(turn), .. } = self else {
-            return Poll::Ready(Err(End::Eof.into()));
-        };
+    /// An answer is over before the body that it answers: what is here of that body is dropped, and where it does not end
+    /// it, the connection does.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { stream, side: Side::Http1(turn), held, .. } = self else { return Poll::Ready(Ok(())) };
         let Phase::Message(message) = &mut turn.phase else { return Poll::Ready(Ok(())) };
-        let mut followed =
-            TokioIo::new(Followed { stream: stream.take(message.left), message, walked: Ok(0) });
-        ready!(::hyper::rt::Read::poll_read(Pin::new(&mut followed), cx, out))?;
-        Poll::Ready(match followed.into_inner().walked {
-            Ok(0) => Err(End::Eof.into()),
-            Ok(_) => Ok(()),
-            Err(failure) => Err(End::Fault(failure).into()),
-        })
+        let dropped = poll_scratch(stream, cx, READ_BYTES, |bytes| {
+            let (_, behind) = bytes.split_at(message.walk(bytes).map_err(End::Fault)?);
+            held.extend_from_slice(behind);
+            Ok(())
+        });
+        match dropped {
+            Poll::Ready(Err(stop)) => Poll::Ready(Err(stop)),
+            _ if turn.is_idle() => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(End::Unread.into())),
+        }
     }
 
     /// Ready when the client has left before its answer was over; with a half-closed connection it is taken as gone.
@@ -209,6 +206,24 @@ impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Inner<S> {
         Poll::Pending
     }
 
+    fn poll_hold_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { stream: Some(stream), side: Side::Http1(turn), held, .. } = self else {
+            return Poll::Ready(Err(End::Eof.into()));
+        };
+        let some = ready!(pieces::poll_read(stream, cx, HEAD_READ_BYTES, |arrived| match arrived {
+            Arrived::Few(bytes) => {
+                held.extend_from_slice(bytes);
+                !bytes.is_empty()
+            }
+            Arrived::Many(mut chunk) => {
+                held.extend_from_slice(&chunk.split_to(HEAD_BYTES));
+                turn.behind = chunk;
+                true
+            }
+        }))?;
+        Poll::Ready(if some { Ok(()) } else { Err(End::Eof.into()) })
+    }
+
     fn poll_hold(&mut self, cx: &mut Context<'_>, at_most: usize) -> Poll<Result<(), Stop>> {
         let Self { stream, held, .. } = self;
         poll_scratch(stream, cx, at_most, |bytes| {
@@ -259,27 +274,6 @@ impl From<End> for Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)
-    }
-}
-
-/// A stream whose bytes are walked as they are read.
-struct Followed<'a, S> {
-    stream: Take<&'a mut S>,
-    message: &'a mut Message,
-    walked: Result<usize, Failure>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Followed<'_, S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let walked = self.message.walk(&buffer.filled()[before..]);
-        self.walked = walked;
-        Poll::Ready(Ok(()))
     }
 }
 

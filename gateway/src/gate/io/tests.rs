@@ -47,6 +47,8 @@ struct Seen {
     parked: Rc<Cell<usize>>,
     /// Connections that are over.
     closed: Rc<Cell<usize>>,
+    /// The body of the last request to `/kept`, of which nothing was read.
+    kept: Rc<RefCell<Option<DeclaredBody<TcpStream>>>>,
 }
 
 /// A response body of `pieces` pieces, each handed over by itself; tells the gate when it is over.
@@ -112,6 +114,7 @@ async fn answer(
             let _cancelled = Cancelled(seen);
             std::future::pending::<()>().await;
         }
+        "/kept" => *seen.kept.borrow_mut() = gate.take_body(),
         "/early" => *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE,
         "/large" => {
             // In one piece: hyper takes it whole and lets go of the body long before it is written.
@@ -133,11 +136,13 @@ async fn answer(
     Ok(response)
 }
 
-async fn collected(gate: &Gate<TcpStream>, body: Incoming) -> ::hyper::Result<Bytes> {
-    match gate.take_body() {
-        Some(whole) => Ok(whole),
-        None => Ok(body.collect().await?.to_bytes()),
+async fn collected(gate: &Gate<TcpStream>, body: Incoming) -> anyhow::Result<Bytes> {
+    let Some(mut declared) = gate.take_body() else { return Ok(body.collect().await?.to_bytes()) };
+    let mut all = BytesMut::new();
+    while let Some(chunk) = poll_fn(|cx| declared.poll_chunk(cx)).await {
+        all.extend_from_slice(&chunk?);
     }
+    Ok(all.freeze())
 }
 
 /// What the serving code does with a connection.

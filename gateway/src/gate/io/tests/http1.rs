@@ -47,22 +47,34 @@ fn requests_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_body_that_came_whole_with_its_head_passes_hyper_by() {
-    let released = |text: &str| {
-        let (mut turn, mut held) = (Turn::default(), BytesMut::from(text));
+fn a_body_of_declared_length_passes_hyper_by_wherever_a_large_read_was_cut() {
+    let released_in = |held: &str, behind: &str| {
+        let mut turn = Turn { behind: Bytes::copy_from_slice(behind.as_bytes()), ..Turn::default() };
+        let mut held = BytesMut::from(held);
         assert!(turn.release_head(&mut held).unwrap());
         let head = String::from_utf8_lossy(&held[..turn.released]).into_owned();
-        (head, turn.body, String::from_utf8_lossy(&held[turn.released..]).into_owned())
+        let body =
+            turn.body.map(|body| String::from_utf8_lossy(&[&body.0[..], &body.1].concat()).into_owned());
+        (head, body, String::from_utf8_lossy(&held[turn.released..]).into_owned())
+    };
+    let released = |text: &str| {
+        let whole = released_in(text, "");
+        for (held, behind) in (0..text.len()).map(|at| text.split_at(at)) {
+            assert_eq!(released_in(held, behind), whole);
+        }
+        whole
     };
     let head = |length| format!("POST / HTTP/1.1\r\nHost: h\r\ncontent-length: \t{length} \r\nA: 12\r\n\r\n");
     let body = "0123456789ab";
     let whole = released(&format!("{}{body}GET", head("12")));
-    assert_eq!(whole, (head("00"), Some(Bytes::from(body)), "GET".into()));
+    assert_eq!(whole, (head("00"), Some(body.into()), "GET".into()));
     for part in ["", "0", "0123456789a"] {
         let text = format!("{}{part}", head("12"));
-        assert_eq!(released(&text), (text, None, String::new()));
+        assert_eq!(released(&text), (head("00"), Some(part.into()), String::new()));
     }
     assert_eq!(released(&format!("{}GET", head("0"))), (head("0"), None, "GET".into()));
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n012";
+    assert_eq!(released(chunked), (chunked.into(), None, String::new()));
 }
 
 #[test]
@@ -235,6 +247,64 @@ fn a_client_that_is_still_sending_reads_its_413() {
         assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
         drop(client);
         until(|| seen.closed.get() == 1).await;
+    });
+}
+
+#[test]
+fn a_body_that_an_answer_did_not_wait_for_ends_the_connection_unless_it_is_here() {
+    with_server(LIMITS, async |address, seen| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let body = "x".repeat(40_000);
+        let early = format!("POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+        let late = "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nde";
+        client.write_all(format!("{early}{body}{late}").as_bytes()).await.unwrap();
+        assert!(read_until(&mut client, "/a=de").await.starts_with("HTTP/1.1 413 "));
+        client.write_all(format!("{early}{late}").as_bytes()).await.unwrap();
+        let answer = read_all(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 413 ") && !answer.contains("/a="), "{answer}");
+        assert_eq!(seen.requests.get(), 3);
+    });
+}
+
+#[test]
+fn nobody_reads_the_body_of_another_message() {
+    with_server(LIMITS, async |address, seen| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = |path| format!("POST /{path} HTTP/1.1\r\nHost: h\r\nContent-Length: 40000\r\n\r\n");
+        let (kept, stuck, body) = (head("kept"), head("stuck"), "x".repeat(40_000));
+        client.write_all(format!("{kept}{body}{stuck}{body}").as_bytes()).await.unwrap();
+        until(|| seen.requests.get() == 2).await;
+        let mut kept = seen.kept.take().unwrap();
+        assert!(poll_fn(|cx| kept.poll_chunk(cx)).await.unwrap().is_ok(), "what came with its head");
+        assert!(poll_fn(|cx| kept.poll_chunk(cx)).await.unwrap().is_err());
+    });
+}
+
+#[test]
+fn pipelined_requests_of_any_size_are_told_apart() {
+    with_server(LIMITS, async |address, _| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let sizes = [0, 1, 5_000, 31_000, 33_000, 65_536, 0, 80_000, 90_000, 300_000, 2];
+        let mut requests = String::new();
+        for size in sizes {
+            let (cookie, body) = ("c".repeat(size % 60_000), "x".repeat(size));
+            let head = format!("POST /a HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\nContent-Length: {size}");
+            requests += &format!("{head}\r\n\r\n{body}");
+        }
+        requests += "GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let (mut reads, mut writes) = client.split();
+        let mut answers = String::new();
+        let (_, read) =
+            tokio::join!(writes.write_all(requests.as_bytes()), reads.read_to_string(&mut answers));
+        read.unwrap();
+        let mut rest = &*answers;
+        for size in sizes.into_iter().chain([0]) {
+            let (_, behind) = rest.split_once("\r\n\r\n").unwrap();
+            let (answer, next) = behind.split_at("/a=".len() + size);
+            assert!(answer == format!("/a={}", "x".repeat(size)), "of {size}");
+            rest = next;
+        }
+        assert_eq!(rest, "");
     });
 }
 
