@@ -46,7 +46,7 @@ impl Straight {
     /// Writes what is clear to be written; what the client does not take at once is kept.
     pub(super) fn write(&mut self, cx: &mut Context<'_>, mut chunks: &[u8]) {
         while !chunks.is_empty()
-            && let Poll::Ready(Ok(n)) = self.gate.poll_write_past(cx, chunks)
+            && let Poll::Ready(Ok(n @ 1..)) = self.gate.poll_write_past(cx, chunks)
         {
             chunks = chunks.get(n..).unwrap_or_default();
         }
@@ -57,7 +57,7 @@ impl Straight {
     /// Ready when the client has taken all that was [written](Self::write).
     pub(super) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         while !self.backlog.is_empty() {
-            let Ok(n) = ready!(self.gate.poll_write_past(cx, &self.backlog)) else {
+            let Ok(n @ 1..) = ready!(self.gate.poll_write_past(cx, &self.backlog)) else {
                 let gone = "the client went away, or took nothing of its answer for too long";
                 return Poll::Ready(Err(Failure::new(Reason::ClientGone, gone)));
             };
