@@ -17,7 +17,7 @@ const PIECE: usize = 256 << 10;
 const LEAST_ROOM: usize = 80 << 10;
 /// Less is copied out: a chunk must not keep a piece from being used that is many times its size.
 const FEW: usize = PIECE / 8;
-/// Full pieces that a worker keeps: 16 MiB…
+/// Full pieces that a worker keeps or knows of: 16 MiB…
 const KEPT: usize = 64;
 /// …and how many of them at once are worth the time to have malloc give them back: a MiB.
 const WORTH_GIVING: usize = 4;
@@ -65,12 +65,17 @@ pub(super) fn poll_read<S: AsyncRead + Unpin, T>(
     })
 }
 
-/// Lets go of what the time since the last call did not need; whether it is worth to be given back to the system.
+/// Lets go of what the time since the last call did not need; whether it is worth to be given back to the system. A piece of
+/// which a chunk is held stays known, so that the end of what clients hold for long is noticed.
 pub fn sweep() -> bool {
     PIECES.with_borrow_mut(|pieces| {
-        let kept = pieces.full.len();
-        pieces.full.truncate(std::mem::take(&mut pieces.begun));
-        kept - pieces.full.len() >= WORTH_GIVING
+        let (known, mut needed) = (pieces.full.len(), std::mem::take(&mut pieces.begun));
+        pieces.full.retain_mut(|piece| {
+            let stays = needed > 0 || !piece.try_reclaim(PIECE);
+            needed = needed.saturating_sub(1);
+            stays
+        });
+        known - pieces.full.len() >= WORTH_GIVING
     })
 }
 
@@ -145,10 +150,11 @@ mod tests {
             chunks.push(read(PIECE).await);
         }
         assert_eq!(lent(), KEPT);
-        assert!(!sweep());
+        assert!(!sweep() && !sweep());
         assert_eq!(lent(), KEPT);
+        assert!(chunks.iter().all(|chunk| chunk.iter().all(|byte| *byte == b'x')));
+        drop(chunks);
         assert!(sweep());
         assert_eq!(lent(), 0);
-        assert!(chunks.iter().all(|chunk| chunk.iter().all(|byte| *byte == b'x')));
     }
 }
