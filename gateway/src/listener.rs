@@ -4,6 +4,7 @@ mod inherited;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -11,6 +12,9 @@ pub use inherited::Inherited;
 
 /// Connections that the kernel queues for a socket; it lowers this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// No network device has this index.
+const NO_DEVICE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX.cast_unsigned());
 
 /// A socket on `address` for each of `workers`, or more where `inherited`, those that are there already, are more; `open`
 /// is what this process and those before it listen on.
@@ -39,6 +43,19 @@ pub fn bind(
         });
     }
     Ok(sockets)
+}
+
+/// Has new clients find other sockets than these, or none; a handshake that has begun still ends here. Just closing one would
+/// reset or lose that client, also where another socket waits for it on a wider or a narrower address.
+///
+/// The lookup passes over a listener that is bound to another device than the packet's (`compute_score` in
+/// net/ipv4/inet_hashtables.c), and the request that a SYN left keeps the device that it had.
+pub fn hide(sockets: &[TcpListener]) {
+    for socket in sockets {
+        // Before Linux 5.7 that takes CAP_NET_RAW: then what had begun may be lost, and nothing else. The option is of
+        // SOL_SOCKET, for either family.
+        let _ = SockRef::from(socket).bind_device_by_index_v4(NO_DEVICE);
+    }
 }
 
 /// Whether binding failed because the host has no such address family: then the other family serves alone.
@@ -105,7 +122,10 @@ fn make_ours(socket: SockRef<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::Duration;
 
     fn free() -> SocketAddr {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -132,6 +152,72 @@ mod tests {
         drop(wide);
         let elsewhere = SocketAddr::from(([127, 0, 0, 2], one.port()));
         assert!(!overlap(one, elsewhere) && !overlap(all, ([0_u16; 8], one.port()).into()));
+    }
+
+    /// A client that connects over and over, and how often it was served.
+    fn keeps_connecting(port: SocketAddr, stop: &AtomicBool) -> io::Result<u32> {
+        let mut served = 0;
+        while !stop.load(Relaxed) {
+            let mut client = TcpStream::connect(port)?;
+            client.set_read_timeout(Some(Duration::from_secs(20)))?;
+            client.read_exact(&mut [0])?;
+            // It resets: ports in TIME_WAIT would run out.
+            SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
+            served += 1;
+        }
+        Ok(served)
+    }
+
+    fn serve_all(sockets: &[TcpListener], served: &mut Vec<TcpStream>) {
+        for socket in sockets {
+            while let Ok((mut client, _)) = socket.accept() {
+                client.write_all(b"!").unwrap();
+                served.push(client);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_lost_while_sockets_that_are_hidden_before_they_are_closed_come_and_go() {
+        let narrow = free();
+        let wide = SocketAddr::from(([0, 0, 0, 0], narrow.port()));
+        let stop = AtomicBool::new(false);
+        let mut sockets = bind(narrow, 2, [], vec![]).unwrap();
+        let served = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| keeps_connecting(narrow, &stop))).collect();
+            let mut hidden = std::collections::VecDeque::new();
+            for turn in 0..100 {
+                let next = if turn % 2 == 0 { wide } else { narrow };
+                let before = std::mem::replace(&mut sockets, bind(next, 2, [narrow], vec![]).unwrap());
+                hide(&before);
+                hidden.push_back(before);
+                let mut served = Vec::new();
+                for _ in 0..20 {
+                    std::thread::sleep(Duration::from_micros(200));
+                    hidden.iter().chain([&sockets]).for_each(|sockets| serve_all(sockets, &mut served));
+                }
+                // Longer than any client is between its SYN and its place in the queue.
+                hidden.drain(..hidden.len().saturating_sub(20));
+            }
+            stop.store(true, Relaxed);
+            while clients.iter().any(|client| !client.is_finished()) {
+                hidden.iter().chain([&sockets]).for_each(|sockets| serve_all(sockets, &mut Vec::new()));
+            }
+            clients.into_iter().map(|client| client.join().unwrap().unwrap()).min()
+        });
+        assert!(served.is_some_and(|served| served > 10), "{served:?}");
+    }
+
+    #[test]
+    fn who_was_hidden_is_refused_newcomers_and_keeps_those_that_wait() {
+        for any in [SocketAddr::from(([127, 0, 0, 1], 0)), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()] {
+            let Ok(sockets) = bind(any, 1, [], vec![]) else { continue };
+            let port = sockets[0].local_addr().unwrap();
+            let waits = TcpStream::connect(port).unwrap();
+            hide(&sockets);
+            assert_eq!(TcpStream::connect(port).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(sockets[0].accept().unwrap().1, waits.local_addr().unwrap());
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Ports {
             return Ok(Vec::new());
         }
         let open = self.addresses().chain(self.groups().map(|(_, group)| group.at));
-        let open = open.chain(self.inherited.addresses());
+        let open = open.chain(self.inherited.addresses()).chain(self.closing());
         let workers = self.workers.len();
         let mut sets = Vec::new();
         let is_away = match listener::bind(address, workers, open, self.inherited.on(address)?) {
@@ -142,6 +142,7 @@ impl Ports {
                 if let Some(steer) = &mut self.steer {
                     steer.close(group.at);
                 }
+                self.hide(&group);
             }
             let in_use = InUse::default();
             self.closing.push((address, Arc::downgrade(&in_use)));
@@ -151,6 +152,14 @@ impl Ports {
         }
         // What a predecessor had and this snapshot has not is the predecessor's to close.
         self.inherited.settle();
+    }
+
+    /// Has new clients go elsewhere, before the workers close the sockets of a group.
+    fn hide(&self, group: &Group) {
+        // A supervisor's copies are the same sockets, and stay for whoever it starts next.
+        if !self.inherited.addresses().any(|passed| passed == group.at) {
+            listener::hide(&group.copies);
+        }
     }
 
     /// Hands the sockets of a group to the workers, and has connections come there.
@@ -228,6 +237,9 @@ impl Ports {
     pub(super) async fn let_go(&mut self, served: HashSet<SocketAddr>) {
         // The successor's program cannot have the sockets as long as ours does.
         self.steer = None;
+        for (_, group) in self.groups().filter(|(address, _)| !served.contains(address)) {
+            self.hide(group);
+        }
         self.close_copies();
         let served = Arc::new(served);
         for worker in &self.workers {

@@ -1,4 +1,4 @@
-//! A worker's listening sockets: accepts, and empties the queue before one is closed.
+//! A worker's listening sockets: accepts, and before one is closed takes in whoever has reached it.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -25,7 +25,12 @@ pub(super) struct Accepting {
     worker: Rc<Worker>,
     /// Most often one on each address; more where they were inherited from a gateway with more workers.
     sockets: HashMap<SocketAddr, Vec<Open>>,
+    /// Told to close, and still accepting what had begun.
+    closing: Vec<JoinHandle<()>>,
 }
+
+/// For handshakes that had begun when a socket was hidden: a round trip, and a repeated packet.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// A listening socket, and the task that accepts from it.
 type Open = (Rc<Socket>, JoinHandle<()>);
@@ -53,7 +58,7 @@ impl Socket {
 
 impl Accepting {
     pub(super) fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, sockets: HashMap::new() }
+        Self { worker, sockets: HashMap::new(), closing: Vec::new() }
     }
 
     pub(super) fn obey(&mut self, command: Command) {
@@ -64,16 +69,23 @@ impl Accepting {
                 }
             }
             Command::Close(address, in_use) => {
-                for (socket, _) in self.sockets.remove(&address).into_iter().flatten() {
+                self.closing.retain(|task| !task.is_finished());
+                for (socket, task) in self.sockets.remove(&address).into_iter().flatten() {
                     socket.in_use.set(Some(in_use.clone()));
                     socket.closing.set();
+                    self.closing.push(task);
                 }
             }
             Command::LetGo(served) => {
                 for (address, sockets) in self.sockets.drain() {
                     let is_served = served.contains(&address);
-                    for (socket, _) in sockets {
-                        if is_served { socket.let_go.set() } else { socket.closing.set() }
+                    for (socket, task) in sockets {
+                        if is_served {
+                            socket.let_go.set()
+                        } else {
+                            socket.closing.set()
+                        }
+                        self.closing.push(task);
                     }
                 }
                 self.worker.succeeded.set();
@@ -85,6 +97,9 @@ impl Accepting {
     pub(super) async fn drain(self) {
         for (socket, task) in self.sockets.into_values().flatten() {
             socket.closing.set();
+            let _ = task.await;
+        }
+        for task in self.closing {
             let _ = task.await;
         }
     }
@@ -99,14 +114,33 @@ impl Accepting {
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, socket: Rc<Socket>) {
+    tokio::select! {
+        () = serve_all(&worker, &listener, &socket) => {}
+        () = socket.let_go.wait() => return,
+        () = socket.closing() => {}
+    }
+    tokio::select! {
+        () = serve_all(&worker, &listener, &socket) => {}
+        () = sleep(HANDSHAKE) => {}
+        // Nothing else listens then that a handshake could have met instead.
+        () = worker.draining() => {}
+    }
+    // Closing the socket would reset what the kernel has already accepted for us.
+    if let Ok(queue) = listener.into_std() {
+        while let Ok((stream, peer)) = queue.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                worker.serve(stream, peer, &socket);
+            }
+        }
+    }
+}
+
+/// Accepts for as long as it is asked.
+async fn serve_all(worker: &Rc<Worker>, listener: &TcpListener, socket: &Rc<Socket>) {
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = socket.closing() => break,
-            () = socket.let_go.wait() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => worker.serve(stream, peer, &socket),
+        match listener.accept().await {
+            Ok((stream, peer)) => worker.serve(stream, peer, socket),
             // The client left between its SYN and now.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(e) => {
@@ -118,15 +152,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, socket: Rc<Socket>) {
                     tracing::warn!(address = %socket.address, error = %e, "connections cannot be accepted");
                 }
                 sleep(BREATH).await;
-            }
-        }
-    }
-    // Closing the socket would reset what the kernel has already accepted for us.
-    if let Ok(queue) = listener.into_std() {
-        while let Ok((stream, peer)) = queue.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
-            if let Ok(stream) = stream {
-                worker.serve(stream, peer, &socket);
             }
         }
     }
