@@ -4,6 +4,7 @@ pub mod tap;
 
 mod answer;
 mod patience;
+mod rest;
 mod splice;
 mod straight;
 
@@ -24,11 +25,12 @@ use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{Failure, Reason};
 use crate::forward::{Connection, Connections, SendError, Sending, with_scratch};
 use crate::gate::fields::strip_trailers;
-use crate::kernel::splice::Unequal;
+use crate::kernel::splice::{Slot, Unequal};
 use crate::ledger::Entry;
 
-pub use self::answer::{Answer, Bounds, Downstream};
+pub use self::answer::{Answer, Bounds, Downstream, Heir};
 pub use self::patience::Limits;
+pub use self::rest::Rest;
 pub use self::splice::Splicing;
 pub use self::straight::Straight;
 
@@ -108,6 +110,14 @@ impl Relay {
 
     fn is_over(&self) -> bool {
         self.connection.is_none() && self.trailers.is_empty()
+    }
+
+    /// Whether what comes can go on without hyper.
+    fn needs_no_hyper(&self) -> bool {
+        let Self { connection: Some(connection), sending: None, straight: Some(straight), .. } = self else {
+            return false;
+        };
+        straight.needs_no_hyper(connection.slot.as_ref().is_some_and(Slot::is_armed))
     }
 
     fn poll_frame(

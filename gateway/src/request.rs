@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRAILER};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
@@ -28,7 +28,7 @@ use crate::gate::io::Gate;
 use crate::inspect::{self, Scan};
 use crate::kernel::splice;
 use crate::ledger::Entry;
-use crate::relay::{self, Answer, Bounds, Relay};
+use crate::relay::{self, Answer, Bounds, Heir, Relay};
 use crate::route::filters::{self, Arrived};
 use crate::route::models;
 use crate::route::{Action, Asked, Forward, Host, Table};
@@ -50,6 +50,8 @@ pub struct Client {
     pub reset: Cell<bool>,
     /// The connection as the kernel half knows it, once an answer wanted to be spliced to it; `None`: it cannot be.
     pub spliced: OnceCell<Option<splice::Client>>,
+    /// Of the current answer, where it may go on without hyper.
+    pub heir: RefCell<Heir>,
 }
 
 impl Client {
@@ -91,6 +93,7 @@ impl relay::Downstream for Downstream {
     fn over(&self, cut: bool) {
         // What ends with its connection must not look whole.
         self.client.reset.set(cut && self.version == Version::HTTP_10);
+        self.client.heir.take();
         self.client.gate.set_deadline(None);
         self.client.gate.answered();
     }
@@ -163,6 +166,10 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
         head::without_body(&mut response);
     }
     entry.status = response.status().as_u16();
+    // hyper writes the trailers that a head announces, and ends a connection after its last answer.
+    let needs_hyper = version != Version::HTTP_11
+        || response.headers().contains_key(CONNECTION)
+        || response.headers().contains_key(TRAILER);
     turn.0 = None;
     let downstream = Rc::new(Downstream { client: client.clone(), version });
     response.map(|served| {
@@ -171,7 +178,13 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
             Served::Own(body) => {
                 (Answer::own(body, entry, downstream), Bounds { stall: OWN_STALL, deadline: None })
             }
-            Served::Engine(relay) => (Answer::engine(relay, entry, downstream), bounds),
+            Served::Engine(relay) => {
+                let answer = Answer::engine(relay, entry, downstream);
+                if !needs_hyper {
+                    *client.heir.borrow_mut() = answer.heir();
+                }
+                (answer, bounds)
+            }
         };
         match version {
             Version::HTTP_2 => answer.guard(bounds),

@@ -250,6 +250,16 @@ impl<S> Inner<S> {
         }
     }
 
+    /// All that there was to write is in the socket.
+    fn flushed(&mut self) {
+        self.flushes += 1;
+        if let Side::Http1(turn) = &mut self.side
+            && turn.flushed()
+        {
+            self.wake_reader();
+        }
+    }
+
     /// Whether the client has closed its side, also behind bytes that were not read.
     fn is_gone(&self) -> bool
     where
@@ -343,15 +353,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for GateIo<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         ready!(inner.stream()?.poll_flush(cx))?;
-        inner.flushes += 1;
         if std::mem::take(&mut inner.flush_awaited) {
             cx.waker().wake_by_ref();
         }
-        if let Side::Http1(turn) = &mut inner.side
-            && turn.flushed()
-        {
-            inner.wake_reader();
-        }
+        inner.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -33,6 +33,10 @@ pub struct Answer {
     guard: Option<AbortHandle>,
 }
 
+/// Who takes an [`Answer`] over from hyper.
+#[derive(Default)]
+pub struct Heir(Weak<RefCell<Inner>>);
+
 struct Inner {
     source: Source,
     /// `None` once it is closed.
@@ -83,6 +87,12 @@ impl Answer {
         Self { inner: Rc::new(RefCell::new(inner)), guard: None }
     }
 
+    /// What may take the rest of it over from hyper.
+    #[must_use]
+    pub fn heir(&self) -> Heir {
+        Heir(Rc::downgrade(&self.inner))
+    }
+
     /// Watches the bounds from outside. For HTTP/2, where a stream without window is not asked for its body; the
     /// writes of an HTTP/1.1 connection are watched by the gate.
     pub fn guard(&mut self, bounds: Bounds) {
@@ -118,7 +128,24 @@ impl Drop for Answer {
         if let Some(guard) = &self.guard {
             guard.abort();
         }
-        self.inner.borrow_mut().close();
+        // Otherwise it was taken over.
+        if Rc::strong_count(&self.inner) == 1 {
+            self.inner.borrow_mut().close();
+        }
+    }
+}
+
+impl Heir {
+    /// The rest of the answer, once hyper has written all that it was given of it and is no longer needed: it is to be dropped,
+    /// and with it what it has of the answer.
+    #[must_use]
+    pub fn take(&self) -> Option<Answer> {
+        let inner = self.0.upgrade()?;
+        let is_ready = match &*inner.borrow() {
+            Inner { source: Source::Engine(relay), entry: Some(_), parting: None, .. } => relay.needs_no_hyper(),
+            _ => false,
+        };
+        is_ready.then_some(Answer { inner, guard: None })
     }
 }
 

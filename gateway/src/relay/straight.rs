@@ -13,11 +13,16 @@ use tokio::net::TcpStream;
 use crate::failure::{Failure, Reason};
 use crate::gate::io::Gate;
 
+/// After so many writes past it, hyper is worth less than what it takes to make a new one for the next request.
+const SOME: u32 = 8;
+
 /// The client's side of an answer that both sides frame as chunks.
 pub struct Straight {
     gate: Gate<TcpStream>,
     /// Of the client's connection, when hyper was last given something.
     flushes: u64,
+    /// How often something was written past hyper.
+    writes: u32,
     /// What the client has not yet taken: at most one read. Before it, nothing else may be written.
     backlog: Bytes,
 }
@@ -26,7 +31,7 @@ impl Straight {
     #[must_use]
     pub fn new(gate: Gate<TcpStream>) -> Self {
         let flushes = gate.flushes();
-        Self { gate, flushes, backlog: Bytes::new() }
+        Self { gate, flushes, writes: 0, backlog: Bytes::new() }
     }
 
     pub(super) fn gate(&self) -> &Gate<TcpStream> {
@@ -43,6 +48,11 @@ impl Straight {
         self.backlog.is_empty() && self.gate.flushes() != self.flushes
     }
 
+    /// Whether hyper is in the way of an answer that goes on like this: with two buffers of 8 KiB, and a turn for each event.
+    pub(super) fn needs_no_hyper(&self, is_spliced: bool) -> bool {
+        (is_spliced || self.writes >= SOME) && self.is_clear() && self.gate.needs_no_hyper()
+    }
+
     /// Writes what is clear to be written; what the client does not take at once is kept.
     pub(super) fn write(&mut self, cx: &mut Context<'_>, mut chunks: &[u8]) {
         while !chunks.is_empty()
@@ -50,6 +60,7 @@ impl Straight {
         {
             chunks = chunks.get(n..).unwrap_or_default();
         }
+        self.writes = self.writes.saturating_add(1);
         // An error comes again where the backlog is written.
         self.backlog = Bytes::copy_from_slice(chunks);
     }

@@ -1,8 +1,10 @@
 //! One client connection: the gate in front, hyper behind it, and an orderly end.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -16,6 +18,7 @@ use crate::failure;
 use crate::forward::forwarded_for;
 use crate::gate::hyper::{LocalExec, hyper_http1_builder, hyper_http2_builder};
 use crate::gate::io::{Gate, GateIo, GateLimits, Protocol};
+use crate::relay::Rest;
 use crate::request::{self, Client};
 use crate::snapshot::ClientPolicy;
 
@@ -40,6 +43,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         local,
         reset: Cell::new(false),
         spliced: OnceCell::new(),
+        heir: RefCell::default(),
     });
     let service = service_fn(|request| Answering::new(&client, request));
     match protocol {
@@ -56,6 +60,10 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
                     () = gate.quiet() => {
                         drop(connection);
                         parked(worker, &gate, socket).await
+                    }
+                    rest = rest(&client) => {
+                        drop(connection);
+                        ended(&client, rest).await.then(|| gate.io())
                     }
                     () = worker.leaving(socket) => {
                         connection.as_mut().graceful_shutdown();
@@ -99,6 +107,26 @@ async fn parked(worker: &Worker, gate: &Gate<TcpStream>, socket: &Socket) -> Opt
     };
     worker.parked.set(worker.parked.get() - 1);
     next
+}
+
+/// Ready when an answer needs hyper no longer: with the rest of it. To be polled behind hyper.
+async fn rest(client: &Client) -> Rest {
+    let answer = poll_fn(|_| client.heir.borrow().take().map_or(Poll::Pending, Poll::Ready)).await;
+    Rest::new(answer, client.gate.clone())
+}
+
+/// Writes the rest of an answer; whether the connection may carry another.
+async fn ended(client: &Client, rest: Rest) -> bool {
+    let worker = &client.worker;
+    worker.parked.set(worker.parked.get() + 1);
+    let ended = tokio::select! {
+        biased;
+        whole = rest => whole,
+        () = client.gate.left() => false,
+        () = worker.ended_and_answered() => false,
+    };
+    worker.parked.set(worker.parked.get() - 1);
+    ended
 }
 
 fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {

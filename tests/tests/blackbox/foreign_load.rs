@@ -195,6 +195,6 @@ async fn the_next_requests_after_a_burst_of_others_go_elsewhere() {
     let during = in_turn(&gateway, &busy, 24).await;
     assert!(during[8..].iter().all(|gets| !gets), "{during:?}");
     clients.into_iter().for_each(Client::reset);
-    let after = in_turn(&gateway, &busy, 28).await;
-    assert!(after[8..].iter().any(|gets| *gets), "{after:?}");
+    // At once, but for a host that was busy just when this engine was last timed.
+    eventually("a request for it again", async || in_turn(&gateway, &busy, 1).await[0].then_some(())).await;
 }

@@ -62,6 +62,8 @@ pub(super) struct Message {
     pub(super) turn_bytes: usize,
     /// What a client waits for that declared it: goes out once the body is wanted.
     pub(super) interim: &'static [u8],
+    /// The client wants the connection for more.
+    pub(super) keep_alive: bool,
     pub(super) answered: bool,
     /// hyper's buffer was empty after the answer: nothing of it is lost when the next head is refused.
     flushed: bool,
@@ -121,7 +123,7 @@ impl Turn {
     /// Begins the message of this head, with which `held` begins.
     fn begin(&mut self, head: &RequestHead, held: &mut BytesMut) {
         let left = head.length.unwrap_or(0);
-        let mut message = Message { left, ..Message::new(head.framing) };
+        let mut message = Message { left, keep_alive: head.keep_alive, ..Message::new(head.framing) };
         let mut behind = std::mem::take(&mut self.behind);
         if left == 0 {
             held.extend_from_slice(&std::mem::take(&mut behind));
@@ -194,7 +196,8 @@ impl Wait {
 
 impl Message {
     fn new(framing: Framing) -> Self {
-        Self { framing, left: 0, turn_bytes: 0, interim: &[], answered: false, flushed: false }
+        let (keep_alive, answered, flushed) = (false, false, false);
+        Self { framing, left: 0, turn_bytes: 0, interim: &[], keep_alive, answered, flushed }
     }
 
     /// How many bytes at the front of `input` belong to this message.
