@@ -142,7 +142,9 @@ impl Heir {
     pub fn take(&self) -> Option<Answer> {
         let inner = self.0.upgrade()?;
         let is_ready = match &*inner.borrow() {
-            Inner { source: Source::Engine(relay), entry: Some(_), parting: None, .. } => relay.needs_no_hyper(),
+            Inner { source: Source::Engine(relay), entry: Some(_), parting: None, .. } => {
+                relay.needs_no_hyper()
+            }
             _ => false,
         };
         is_ready.then_some(Answer { inner, guard: None })

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,14 +46,21 @@ pub(super) async fn speak(
             () = left => return Then::Close,
             _ = deaths.changed() => return Then::Reset,
         };
-        let left = engine.log.seen(|state| state.connections[connection].left.map(drop));
+        let mut left = pin!(engine.log.seen(|state| state.connections[connection].left.map(drop)));
         let mut turn = Turn { socket, engine, index, close: false };
         // Penstock's own questions are not what tests misbehave on.
         let probe = engine.log.read(|state| state.requests[index].is_probe());
         let behaviour = if probe { Behaviour::Normal } else { engine.behaviour() };
         let then = tokio::select! {
-            then = turn.take(behaviour) => then.unwrap_or(Then::Close),
-            () = left => Then::Close,
+            then = turn.take(behaviour) => match then {
+                Ok(then) => then,
+                // Nobody reads what is written: the ear is about to hear how it was left.
+                Err(_) => {
+                    left.await;
+                    Then::Close
+                }
+            },
+            () = &mut left => Then::Close,
             _ = deaths.changed() => Then::Reset,
         };
         if then != Then::Keep {

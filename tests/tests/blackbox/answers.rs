@@ -15,9 +15,23 @@ use crate::one_engine;
 
 const MIB: usize = 1 << 20;
 
+/// The head of a stream, with these fields more.
+fn event_stream(fields: &str) -> Vec<u8> {
+    let chunked = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n";
+    format!("HTTP/1.1 200 OK\r\n{chunked}{fields}\r\n").into_bytes()
+}
+
 #[tokio::test]
 async fn an_answer_cut_short_is_cut_short_for_the_client_too() {
-    let rows = [Behaviour::cut_length(), Behaviour::cut_chunked(), Behaviour::ResetsAfter(2)];
+    let mut long = vec![event_stream("")];
+    long.extend(std::iter::repeat_n(b"6\r\ndata\n\n\r\n".to_vec(), 40));
+    long.push(b"6\r\nda".to_vec());
+    let rows = [
+        Behaviour::cut_length(),
+        Behaviour::cut_chunked(),
+        Behaviour::ResetsAfter(2),
+        Behaviour::Writes(long, Then::Close),
+    ];
     for behaviour in rows {
         let (engine, gateway) = one_engine().await;
         engine.behave(behaviour.clone());
@@ -44,8 +58,7 @@ async fn trailers_reach_the_client() {
 #[tokio::test]
 async fn chunks_are_one_body_whoever_wrote_them() {
     let (engine, gateway) = one_engine().await;
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n";
-    let mut writes = vec![head.as_bytes().to_vec()];
+    let mut writes = vec![event_stream("Trailer: x-sum\r\n")];
     for _ in 0..40 {
         // One that is whole; one with an extension; one in two pieces, and another begun behind it; the rest of that.
         let round =
@@ -53,20 +66,29 @@ async fn chunks_are_one_body_whoever_wrote_them() {
         writes.extend(round.map(|write| write.as_bytes().to_vec()));
     }
     writes.push(b"0\r\nx-sum: 15\r\n\r\n".to_vec());
-    engine.behave(Behaviour::Writes(writes, Then::Keep));
+    engine.behave(Behaviour::Writes(writes.clone(), Then::Keep));
     let words = "whole+ more in two..later ".repeat(40);
     let request = post_with(CHAT, "TE: trailers\r\nConnection: TE\r\n", chat_stream("qwen"));
     let answer = ask(gateway.address, request).await;
     assert_eq!((answer.text(), answer.ended, answer.trailers.len()), (words.clone(), Ended::Whole, 1));
 
+    // hyper writes trailers that are announced, and what is not is dropped.
+    writes[0] = event_stream("");
+    engine.behave(Behaviour::Writes(writes, Then::Keep));
     let mut client = Client::connect(gateway.address).await;
+    let keeping = [chat_stream("qwen"), chat_stream("qwen")].map(|body| post(CHAT, body));
+    client.send(keeping.concat()).await;
+    for _ in 0..2 {
+        let answer = client.answer().await;
+        assert_eq!((answer.text(), answer.ended, answer.trailers.len()), (words.clone(), Ended::Whole, 0));
+    }
     client.send(post_with(CHAT, "Connection: close\r\n", chat_stream("qwen"))).await;
     let (_, bytes) = client.closed().await;
     let text = String::from_utf8(bytes).expect("text");
     assert!(text.contains("\r\n0005\r\nwhole\r\n"), "none went as it came: {text}");
     assert!(!text.contains(";x="), "an extension is for the next hop alone: {text}");
     let whole = |entry: &Value| entry["bytes_out"] == words.len() as u64;
-    for _ in 0..2 {
+    for _ in 0..4 {
         gateway.logged("an answer with all its bytes", whole).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use penstock_tests::client::{CHAT, Client, chat, chat_stream, chunked_head, post};
+use penstock_tests::client::{CHAT, Client, chat, chat_stream, chunk, chunked_head, post};
 use penstock_tests::engine::{Behaviour, Engine};
 use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
@@ -66,13 +66,15 @@ async fn a_client_that_leaves_before_the_first_byte_frees_its_engine() {
 
 #[tokio::test]
 async fn a_client_that_leaves_a_stream_frees_its_engine() {
-    for way in WAYS {
+    let long = Behaviour::Repeats(chunk("data: 1\n\n").into(), usize::MAX);
+    let streams = [(Behaviour::Stepped, 1), (long, 30)];
+    for ((stream, events), way) in streams.iter().flat_map(|stream| WAYS.map(|way| (stream, way))) {
         let (engine, gateway) = one_engine().await;
-        engine.behave(Behaviour::Stepped);
+        engine.behave(stream.clone());
         let mut client = Client::connect(gateway.address).await;
         client.send(post(CHAT, chat_stream("qwen"))).await;
         let (_, mut body) = client.head().await;
-        client.events(&mut body, 1).await;
+        client.events(&mut body, *events).await;
         let since = Instant::now();
         let _kept = leave(client, way).await;
         engine_is_left(&engine, 0, since, way).await;
@@ -86,7 +88,7 @@ async fn a_client_that_leaves_inside_its_body_frees_its_engine() {
     let mut client = Client::connect(gateway.address).await;
     client.send(chunked_head(CHAT)).await;
     let long = format!(r#"{{"model":"qwen","messages":"{}"#, "x".repeat(1 << 20));
-    client.send(penstock_tests::client::chunk(long)).await;
+    client.send(chunk(long)).await;
     engine.body_began(0).await;
     let since = Instant::now();
     drop(client);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use penstock_tests::client::{CHAT, Client, Ended, chat, chat_stream, post};
+use penstock_tests::client::{CHAT, Client, Ended, chat, chat_stream, chunk, post};
 use penstock_tests::engine::{Behaviour, Engine};
 use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
@@ -19,6 +19,18 @@ async fn streaming(options: &[&str]) -> (Engine, Gateway, Client, Body) {
     client.send(post(CHAT, chat_stream("qwen"))).await;
     let (_, mut body) = client.head().await;
     client.events(&mut body, 1).await;
+    (engine, gateway, client, body)
+}
+
+/// A stream of so many events, of which the client has read enough for hyper to be out of its way.
+async fn long_under_way(events: usize, options: &[&str]) -> (Engine, Gateway, Client, Body) {
+    let engine = Engine::start("qwen-a").await;
+    engine.behave(Behaviour::Repeats(chunk("data: 1\n\n").into(), events));
+    let gateway = Gateway::start_with(qwen(&[&engine]), options).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(post(CHAT, chat_stream("qwen"))).await;
+    let (_, mut body) = client.head().await;
+    client.events(&mut body, 30).await;
     (engine, gateway, client, body)
 }
 
@@ -49,17 +61,27 @@ async fn sigterm_lets_a_stream_finish_and_refuses_new_connections() {
 }
 
 #[tokio::test]
-async fn the_drain_timeout_cuts_what_is_left() {
-    let (_engine, mut gateway, mut client, mut body) = streaming(&["--drain-timeout", "1s"]).await;
-    let since = Instant::now();
+async fn a_stream_long_under_way_is_finished_too_and_its_connection_closed() {
+    let (_engine, mut gateway, mut client, mut body) = long_under_way(200, &[]).await;
     gateway.signal(Signal::TERM);
-    let mut ended = Ok(Vec::new());
-    while ended.is_ok() {
-        ended = client.more(&mut body).await;
+    assert_eq!(client.rest(&mut body).await, Ended::Whole);
+    assert_eq!(client.closed().await.1, b"");
+    assert_eq!(gateway.exited().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_drain_timeout_cuts_what_is_left() {
+    let options = ["--drain-timeout", "1s"];
+    for (_engine, mut gateway, mut client, mut body) in
+        [streaming(&options).await, long_under_way(usize::MAX, &options).await]
+    {
+        let since = Instant::now();
+        gateway.signal(Signal::TERM);
+        assert_ne!(client.rest(&mut body).await, Ended::Whole, "a cut stream must not look whole");
+        gateway.exited().await;
+        assert!(since.elapsed() > Duration::from_millis(900), "not before its time");
+        gateway.logged("the stream that was cut", |entry| entry["reason"] == "draining").await;
     }
-    assert_ne!(ended, Err(Ended::Whole), "a cut stream must not look whole");
-    gateway.exited().await;
-    assert!(since.elapsed() > Duration::from_millis(900), "not before its time");
 }
 
 #[tokio::test]
