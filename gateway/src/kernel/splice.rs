@@ -17,10 +17,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
@@ -45,14 +46,21 @@ pub struct Splice {
     alive: Alive,
     marks: OwnedFd,
     clients: OwnedFd,
-    /// Slots that nobody has, the longest free first, and since when.
-    free: Mutex<VecDeque<(u32, Option<Instant>)>>,
+    free: Mutex<Free>,
     /// Of each slot; 0: nobody who asks for its voice.
     owners: Box<[AtomicU64]>,
     /// Generations and arms; never 0, never twice.
     next: AtomicU64,
     tags: String,
     _ebpf: Ebpf,
+}
+
+/// Slots that nobody has.
+struct Free {
+    /// Given back, the longest free first, and when.
+    resting: VecDeque<(u32, Instant)>,
+    /// Never used: their memory is not even mapped.
+    fresh: Range<u32>,
 }
 
 /// A client's connection that can be spliced to. It needs no release: the kernel forgets it with the socket.
@@ -74,13 +82,12 @@ impl Splice {
         let mut ebpf = programs::load(slots)?;
         programs::attach(&mut ebpf, cgroup)?;
         let map = |name| programs::map(&ebpf, name);
-        let text = |e: io::Error| e.to_string();
         let splice = Self {
-            slots: Slots::map(map("SLOTS")?.as_fd(), slots).map_err(text)?,
-            alive: Alive::map(map("ALIVE")?.as_fd()).map_err(text)?,
+            slots: Slots::new(map("SLOTS")?, slots),
+            alive: Alive::map(map("ALIVE")?.as_fd()).map_err(|e| e.to_string())?,
             marks: map("MARKS")?,
             clients: map("CLIENTS")?,
-            free: Mutex::new((0..slots).map(|slot| (slot, None)).collect()),
+            free: Mutex::new(Free { resting: VecDeque::new(), fresh: 0..slots }),
             owners: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             next: AtomicU64::new(1),
             tags: programs::tags(&mut ebpf)?,
@@ -128,9 +135,10 @@ impl Splice {
     /// A slot for a socket that is about to connect to an engine; costs one system call. `None`: all are taken.
     ///
     /// # Errors
-    /// When the kernel does not take the mark.
+    /// When the kernel does not take the mark, or gives no memory.
     pub fn slot(self: &Arc<Self>, socket: &impl AsFd) -> io::Result<Option<Slot>> {
         let Some(index) = self.take() else { return Ok(None) };
+        self.slots.open(index).inspect_err(|_| self.rest(index))?;
         let generation = self.unique();
         let slot = Slot::new(self.clone(), index, generation);
         self.slots.wish(index, &Wish { generation, ..Wish::default() });
@@ -156,17 +164,23 @@ impl Splice {
             owner.store(0, Relaxed);
         }
         self.slots.wish(index, &Wish::default());
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push_back((index, Some(Instant::now())));
+        self.rest(index);
+    }
+
+    fn rest(&self, index: u32) {
+        self.free().resting.push_back((index, Instant::now()));
     }
 
     fn take(&self) -> Option<u32> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, since) = free.front()?;
-        if since.is_some_and(|since| since.elapsed() < REST) {
-            return None;
+        let mut free = self.free();
+        match free.resting.front() {
+            Some((_, since)) if since.elapsed() >= REST => free.resting.pop_front().map(|(slot, _)| slot),
+            _ => free.fresh.next(),
         }
-        free.pop_front().map(|(slot, _)| slot)
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unique(&self) -> u64 {

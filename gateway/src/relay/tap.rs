@@ -12,7 +12,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use self::events::Events;
 use crate::ledger::Usage;
 
-/// The start of an answer is kept for Anthropic's streams: their first event alone has the input tokens.
+/// The start of an answer is looked through for Anthropic's streams: their first event alone has the input tokens.
 const HEAD_BYTES: usize = 1 << 10;
 /// The end of an answer is kept for everything else. llama.cpp's last event is the longest seen: 780 bytes.
 const TAIL_BYTES: usize = 2 << 10;
@@ -45,11 +45,19 @@ impl Kind {
     }
 }
 
+/// The first bytes of a body.
+#[derive(Debug)]
+enum Head {
+    Growing(Vec<u8>),
+    /// As much as is looked at has passed, and this was in it: thousands of streams need not keep more.
+    Read(Option<Usage>),
+}
+
 /// The view; sees every chunk of one answer's body, in order, cut anywhere.
 #[derive(Debug)]
 pub struct Tap {
     events: Option<Events>,
-    head: Vec<u8>,
+    head: Head,
     /// A ring: byte `n` of the body lies at `n % TAIL_BYTES`. Shorter only while the body is; empty while all of
     /// the body is in the head.
     tail: Vec<u8>,
@@ -61,29 +69,33 @@ impl Tap {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         let events = (kind == Kind::EventStream).then(Events::default);
-        Self { events, head: Vec::new(), tail: Vec::new(), passed: 0 }
+        Self { events, head: Head::Growing(Vec::new()), tail: Vec::new(), passed: 0 }
     }
 
     /// Sees a chunk; returns how many events it completed.
     pub fn pass(&mut self, chunk: &[u8]) -> u64 {
-        let (for_head, behind) = chunk.split_at(chunk.len().min(HEAD_BYTES - self.head.len()));
-        if !self.head.is_empty() {
-            // Not a byte more than it may hold: thousands of streams keep one each.
-            self.head.reserve_exact(HEAD_BYTES - self.head.len());
-        }
-        if self.passed == 0 && behind.is_empty() {
-            self.head.extend_from_slice(for_head);
-        } else {
-            self.outgrow_head();
-            self.head.extend_from_slice(for_head);
-            self.keep_tail(chunk);
+        match &mut self.head {
+            Head::Growing(head) if self.passed == 0 && head.len() + chunk.len() <= HEAD_BYTES => {
+                if !head.is_empty() {
+                    // Not a byte more than it may hold.
+                    head.reserve_exact(HEAD_BYTES - head.len());
+                }
+                head.extend_from_slice(chunk);
+            }
+            _ => {
+                self.outgrow_head(chunk);
+                self.keep_tail(chunk);
+            }
         }
         self.events.as_mut().map_or(0, |events| events.pass(chunk))
     }
 
     /// Whole events have gone past unseen, of which these bytes were the last.
     pub fn skip(&mut self, tail: &[u8]) {
-        self.outgrow_head();
+        self.outgrow_head(&[]);
+        if let Head::Growing(head) = &self.head {
+            self.head = Head::Read(usage::first(head));
+        }
         self.keep_tail(tail);
     }
 
@@ -103,22 +115,27 @@ impl Tap {
     /// The tokens reported in what has passed; asked at the end.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        if self.passed == 0 {
-            return usage::find_in_whole(&self.head);
-        }
+        let first = match &self.head {
+            Head::Growing(head) if self.passed == 0 => return usage::find_in_whole(head),
+            Head::Growing(head) => usage::first(head),
+            Head::Read(first) => *first,
+        };
         let split = if self.tail.len() == TAIL_BYTES { self.tail_position() } else { 0 };
         let (newer, older) = self.tail.split_at(split);
-        usage::find(&self.head, &[older, newer].concat())
+        usage::find(first, &[older, newer].concat())
     }
 
-    /// From now on the ring is in use, and begins with what there was so far.
-    fn outgrow_head(&mut self) {
+    /// From now on the ring is in use, and begins with what there was so far; the head takes what it still can of the
+    /// chunk behind that.
+    fn outgrow_head(&mut self, chunk: &[u8]) {
+        let Head::Growing(head) = &mut self.head else { return };
+        let mut head = mem::take(head);
         if self.passed == 0 {
             self.tail.reserve_exact(TAIL_BYTES);
-            let head = mem::take(&mut self.head);
             self.keep_tail(&head);
-            self.head = head;
         }
+        head.extend_from_slice(&chunk[..chunk.len().min(HEAD_BYTES - head.len())]);
+        self.head = if head.len() < HEAD_BYTES { Head::Growing(head) } else { Head::Read(usage::first(&head)) };
     }
 
     fn keep_tail(&mut self, chunk: &[u8]) {

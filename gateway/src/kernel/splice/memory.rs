@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "mmap(2); each use says why it is sound")]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -33,7 +34,8 @@ unsafe impl Send for Words {}
 unsafe impl Sync for Words {}
 
 impl Words {
-    fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+    /// Maps `len` words from `first` on, which is the first of a page.
+    fn map(map: BorrowedFd<'_>, first: usize, len: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice; a map that is too short is refused.
         let base = unsafe {
             rustix::mm::mmap(
@@ -42,7 +44,7 @@ impl Words {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 map.as_fd(),
-                0,
+                first as u64 * 8,
             )
         }?;
         Ok(Self { base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?, len })
@@ -63,13 +65,36 @@ impl Drop for Words {
     }
 }
 
-/// All slots.
+/// So many slots are mapped at once: whole pages, be they of 64 KiB.
+const WINDOW: u32 = 256;
+const _: () = assert!((WINDOW as usize * size_of::<Slot>()).is_multiple_of(64 << 10));
+
+/// All slots. The kernel puts every page of a mapping of an array into the process's table at once, so a window is
+/// mapped when the first slot in it is wanted.
 #[derive(Debug)]
-pub(super) struct Slots(Words);
+pub(super) struct Slots {
+    map: OwnedFd,
+    len: u32,
+    windows: Box<[OnceLock<Words>]>,
+}
 
 impl Slots {
-    pub(super) fn map(map: BorrowedFd<'_>, slots: u32) -> io::Result<Self> {
-        Words::map(map, slots as usize * WORDS).map(Self)
+    pub(super) fn new(map: OwnedFd, len: u32) -> Self {
+        let windows = (0..len.div_ceil(WINDOW)).map(|_| OnceLock::new()).collect();
+        Self { map, len, windows }
+    }
+
+    /// To be called before anything else is done with a slot.
+    pub(super) fn open(&self, slot: u32) -> io::Result<()> {
+        let window = self.windows.get((slot / WINDOW) as usize).ok_or(io::ErrorKind::InvalidInput)?;
+        if window.get().is_none() {
+            let first = slot / WINDOW * WINDOW;
+            let len = WINDOW.min(self.len - first);
+            let words = Words::map(self.map.as_fd(), first as usize * WORDS, len as usize * WORDS)?;
+            // Another worker may have been as fast; then this mapping is one too many, and goes.
+            let _ = window.set(words);
+        }
+        Ok(())
     }
 
     /// Writes a wish, `arm` last: the kernel half reads that first.
@@ -97,6 +122,7 @@ impl Slots {
 
     /// When the last event passed, where the slot is armed and something did.
     pub(super) fn voice(&self, slot: u32) -> Option<u64> {
+        self.windows.get((slot / WINDOW) as usize)?.get()?;
         let arm = self.word(slot, 0).load(Relaxed);
         let report = |n| self.word(slot, REPORT + n).load(Acquire);
         (arm != 0 && report(ARM) == arm && report(PASSED) != 0).then(|| report(LAST))
@@ -114,8 +140,10 @@ impl Slots {
         }
     }
 
+    /// Panics where the slot was never opened.
     fn word(&self, slot: u32, n: usize) -> &AtomicU64 {
-        self.0.at(slot as usize * WORDS + n)
+        let window = self.windows[(slot / WINDOW) as usize].get();
+        window.expect("an open slot").at((slot % WINDOW) as usize * WORDS + n)
     }
 }
 
@@ -125,7 +153,7 @@ pub(super) struct Alive(Words);
 
 impl Alive {
     pub(super) fn map(map: BorrowedFd<'_>) -> io::Result<Self> {
-        Words::map(map, 1).map(Self)
+        Words::map(map, 0, 1).map(Self)
     }
 
     pub(super) fn beat(&self, now_ns: u64) {

@@ -23,11 +23,14 @@ pub(super) fn find_in_whole(answer: &[u8]) -> Option<Usage> {
     merged(found.last().or(first), first)
 }
 
+/// The first usage in the start of an answer.
+pub(super) fn first(head: &[u8]) -> Option<Usage> {
+    FORWARD.find_iter(head).find_map(|at| usage_at(head, at))
+}
+
 /// The last usage in the end of an answer; what is missing there, from the first one in its start.
-pub(super) fn find(head: &[u8], tail: &[u8]) -> Option<Usage> {
-    let last = BACKWARD.rfind_iter(tail).find_map(|at| usage_at(tail, at));
-    let first = FORWARD.find_iter(head).find_map(|at| usage_at(head, at));
-    merged(last, first)
+pub(super) fn find(first: Option<Usage>, tail: &[u8]) -> Option<Usage> {
+    merged(BACKWARD.rfind_iter(tail).find_map(|at| usage_at(tail, at)), first)
 }
 
 fn merged(last: Option<Usage>, first: Option<Usage>) -> Option<Usage> {
