@@ -14,8 +14,11 @@ use crate::ledger::Usage;
 
 /// The start of an answer is looked through for Anthropic's streams: their first event alone has the input tokens.
 const HEAD_BYTES: usize = 1 << 10;
-/// The end of an answer is kept for everything else. llama.cpp's last event is the longest seen: 780 bytes.
-const TAIL_BYTES: usize = 2 << 10;
+/// The end of an answer is kept for everything else, from `"usage"` on. llama.cpp's last event is the longest seen, with
+/// 780 bytes; thousands of streams keep this much each.
+const STREAM_TAIL: usize = 1 << 10;
+/// In a document, fields of the whole answer stand behind it.
+const DOCUMENT_TAIL: usize = 2 << 10;
 
 /// What kind of answer passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +61,8 @@ enum Head {
 pub struct Tap {
     events: Option<Events>,
     head: Head,
-    /// A ring: byte `n` of the body lies at `n % TAIL_BYTES`. Shorter only while the body is; empty while all of
-    /// the body is in the head.
+    /// A ring of [`Self::tail_bytes`]: byte `n` of the body lies at `n` modulo that. Shorter only while the body is;
+    /// empty while all of the body is in the head.
     tail: Vec<u8>,
     /// Bytes that went through the ring: all that have passed, or none.
     passed: u64,
@@ -120,7 +123,7 @@ impl Tap {
             Head::Growing(head) => usage::first(head),
             Head::Read(first) => *first,
         };
-        let split = if self.tail.len() == TAIL_BYTES { self.tail_position() } else { 0 };
+        let split = if self.tail.len() == self.tail_bytes() { self.tail_position() } else { 0 };
         let (newer, older) = self.tail.split_at(split);
         usage::find(first, &[older, newer].concat())
     }
@@ -131,23 +134,25 @@ impl Tap {
         let Head::Growing(head) = &mut self.head else { return };
         let mut head = mem::take(head);
         if self.passed == 0 {
-            self.tail.reserve_exact(TAIL_BYTES);
+            self.tail.reserve_exact(self.tail_bytes());
             self.keep_tail(&head);
         }
         head.extend_from_slice(&chunk[..chunk.len().min(HEAD_BYTES - head.len())]);
-        self.head = if head.len() < HEAD_BYTES { Head::Growing(head) } else { Head::Read(usage::first(&head)) };
+        self.head =
+            if head.len() < HEAD_BYTES { Head::Growing(head) } else { Head::Read(usage::first(&head)) };
     }
 
     fn keep_tail(&mut self, chunk: &[u8]) {
-        let (skipped, mut rest) = chunk.split_at(chunk.len().saturating_sub(TAIL_BYTES));
+        let tail_bytes = self.tail_bytes();
+        let (skipped, mut rest) = chunk.split_at(chunk.len().saturating_sub(tail_bytes));
         self.passed += skipped.len() as u64;
         if !skipped.is_empty() {
             // All of the ring is about to be written.
-            self.tail.resize(TAIL_BYTES, 0);
+            self.tail.resize(tail_bytes, 0);
         }
         while !rest.is_empty() {
             let position = self.tail_position();
-            let (now, later) = rest.split_at(rest.len().min(TAIL_BYTES - position));
+            let (now, later) = rest.split_at(rest.len().min(tail_bytes - position));
             let overwritten = now.len().min(self.tail.len() - position);
             self.tail[position..position + overwritten].copy_from_slice(&now[..overwritten]);
             self.tail.extend_from_slice(&now[overwritten..]);
@@ -158,7 +163,11 @@ impl Tap {
 
     /// Where the next byte goes: at the ring's end while it grows.
     fn tail_position(&self) -> usize {
-        (self.passed % TAIL_BYTES as u64) as usize
+        (self.passed % self.tail_bytes() as u64) as usize
+    }
+
+    fn tail_bytes(&self) -> usize {
+        if self.events.is_some() { STREAM_TAIL } else { DOCUMENT_TAIL }
     }
 }
 
