@@ -178,7 +178,7 @@ pub trait Counts: Send {
     fn track(&mut self, endpoints: &[SocketAddr]) -> io::Result<()>;
 
     /// Fills `counts` with one element for each tracked endpoint, in the order of `track`; `None` where there was no
-    /// room to count it.
+    /// room to count it. What the last call filled in may stay where it still holds.
     ///
     /// # Errors
     /// When the kernel does not answer: the counts are then stale, and userspace weights take over.

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
@@ -34,6 +34,9 @@ pub use place::Place;
 use place::{Lock, Membership};
 use table::Table;
 
+/// How often all is read while nobody else has a connection to an engine: there is no load that the gateway does not know.
+const ALONE: Duration = Duration::from_millis(500);
+
 /// The counts of the programs.
 pub struct Account {
     place: Place,
@@ -44,6 +47,8 @@ pub struct Account {
     /// Of each tracked endpoint that has a slot.
     figures: Vec<Option<Figures>>,
     older: Older,
+    /// When all was read the last time, since the endpoints are tracked.
+    read: Option<Instant>,
     messages: Option<Messages>,
     /// Last, because others may take the seat once it is given up.
     seat: Option<Membership>,
@@ -93,6 +98,7 @@ impl Account {
             look,
             figures: Vec::new(),
             older: Older::new(Diag::open().map_err(text)?),
+            read: None,
             messages,
             seat: Some(seat),
             place: place.clone(),
@@ -103,6 +109,17 @@ impl Account {
     #[must_use]
     pub fn origin(&self) -> &'static str {
         self.origin
+    }
+
+    fn number(&self) -> u8 {
+        self.seat.as_ref().map_or(0, |seat| seat.number)
+    }
+
+    /// Whether only this gateway is connected to the engines, now and when these counts were read.
+    fn is_alone(&self, last: &[Option<EndpointCounts>]) -> bool {
+        last.len() == self.figures.len()
+            && last.iter().flatten().all(|counts| counts.foreign_open == 0 && counts.drift == 0)
+            && !self.figures.iter().flatten().any(|of| of.has_others(&self.rows, self.number()))
     }
 }
 
@@ -128,12 +145,16 @@ impl Counts for Account {
             learned: None,
             ..self.older.take()?
         };
+        self.read = None;
         Ok(())
     }
 
     fn read(&mut self, counts: &mut Vec<Option<EndpointCounts>>) -> io::Result<()> {
         if let Some(messages) = &mut self.messages {
             messages.flush();
+        }
+        if self.read.is_some_and(|at| at.elapsed() < ALONE) && self.is_alone(counts) {
+            return Ok(());
         }
         if self.older.learned.is_none_or(|at| at.elapsed() >= LEARN) {
             let any = self.older.index.learn(&mut self.older.diag)?;
@@ -143,12 +164,13 @@ impl Counts for Account {
             self.older.learned = Some(Instant::now());
         }
         let sights = self.older.look(&mut self.look)?;
-        let number = self.seat.as_ref().map_or(0, |seat| seat.number);
+        let number = self.number();
         counts.clear();
         for (n, figures) in self.figures.iter_mut().enumerate() {
             let older = self.older.found.iter().filter(|found| found.endpoint == n);
             counts.push(figures.as_mut().map(|figures| figures.take(&self.rows, &sights, older, number)));
         }
+        self.read = Some(Instant::now());
         Ok(())
     }
 
@@ -162,8 +184,7 @@ impl Drop for Account {
     fn drop(&mut self) {
         own::nowhere();
         let left = self.place.lock().and_then(|lock| {
-            let number = self.seat.as_ref().map_or(0, |seat| seat.number);
-            if self.place.living(&lock, number) == 0 {
+            if self.place.living(&lock, self.number()) == 0 {
                 self.seat = None;
                 self.place.remove(&lock)
             } else {

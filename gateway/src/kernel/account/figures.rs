@@ -90,6 +90,13 @@ impl Figures {
         counts
     }
 
+    /// Whether somebody else has a connection to the endpoint.
+    pub(super) fn has_others(&self, rows: &Rows, number: u8) -> bool {
+        let others = || (0..OWNERS as u8).filter(|owner| *owner != number);
+        let open = |side| others().map(|owner| rows.sum(self.slot, side, owner).open).sum::<i64>();
+        open(Side::Passive) > 0 || open(Side::Active) > 0
+    }
+
     /// What stays apart over two reads: the rows and the look are not read at one moment.
     fn drift(&mut self, ahead: i64) -> i32 {
         let before = std::mem::replace(&mut self.ahead, ahead);
