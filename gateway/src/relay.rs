@@ -185,7 +185,7 @@ impl Relay {
                 Ok(n) if n > 0 => &scratch[..n],
                 ended => return Poll::Ready(self.end_of_input(ended.is_ok())),
             };
-            let now = self.patience.renew();
+            let now = self.patience.renew()?;
             self.endpoint.silence.end(now.into_std());
             let passed = self.pass_straight(cx, arrived, entry);
             if let Some(connection) = &mut self.connection

@@ -29,9 +29,15 @@ impl Patience {
     }
 
     /// The engine said something now; returns when that is.
-    pub(super) fn renew(&mut self) -> Instant {
+    ///
+    /// # Errors
+    /// When the deadline has passed: nobody asks for the alarm while the engine never pauses.
+    pub(super) fn renew(&mut self) -> Result<Instant, Failure> {
         self.last = Instant::now();
-        self.last
+        match self.limits.deadline {
+            Some(deadline) if deadline <= self.last => Err(request_timeout()),
+            _ => Ok(self.last),
+        }
     }
 
     /// The engine said something at this time; whether that is news.
@@ -76,7 +82,7 @@ mod tests {
     async fn each_word_buys_the_idle_time_again() {
         let mut patience = Patience::new(Limits { idle: Duration::from_secs(10), deadline: None });
         assert_eq!(bound_within(&mut patience, 9).await, None);
-        patience.renew();
+        patience.renew().unwrap();
         assert_eq!(bound_within(&mut patience, 9).await, None);
         assert_eq!(bound_within(&mut patience, 2).await, Some(Reason::EngineSlow));
     }
@@ -98,9 +104,10 @@ mod tests {
         let mut patience = Patience::new(Limits { idle: Duration::from_secs(10), deadline });
         for _ in 0..3 {
             assert_eq!(bound_within(&mut patience, 9).await, None);
-            patience.renew();
+            patience.renew().unwrap();
         }
         advance(Duration::from_secs(1)).await;
         assert_eq!(bound_within(&mut patience, 5).await, Some(Reason::RequestTimeout));
+        assert_eq!(patience.renew().unwrap_err().reason, Reason::RequestTimeout);
     }
 }

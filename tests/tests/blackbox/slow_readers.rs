@@ -1,6 +1,8 @@
 //! Clients that ask and do not read: what they hold is given back when their time is over.
 
 use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +11,9 @@ use penstock_tests::engine::{Behaviour, Engine, Then};
 use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use penstock_tests::h2c::{H2, post as h2_post};
-use penstock_tests::manifests::traffic_policy;
+use penstock_tests::manifests::{backends, gateway, model, pool, traffic_policy};
 use tokio::net::TcpSocket;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::one_engine_with;
 
@@ -55,6 +57,45 @@ async fn never_reads(answer: Behaviour) {
     for at in 0..4 {
         engine.left(at).await;
     }
+}
+
+/// An engine that writes without a pause, faster than the gateway can pass it on.
+fn tireless_engine() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                let block = chunk([b'x'; 900]).repeat(1_000);
+                while stream.write_all(&block).is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_answer_for_which_nobody_waits_ends_when_its_request_times_out() {
+    let policy = traffic_policy("timeout: {http: {requestTimeout: 2s}}");
+    let manifests =
+        [gateway(), pool("qwen"), model("qwen", "qwen", &[]), backends("qwen", &[tireless_engine()])];
+    let gateway = Gateway::start(manifests.concat() + &policy).await;
+    let address = gateway.address;
+    let read_all = move || {
+        let mut client = TcpStream::connect(address).expect("a connection");
+        client.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+        client.write_all(&post(CHAT, chat("qwen"))).expect("a request");
+        let mut buffer = vec![0; 1 << 20];
+        while client.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    };
+    let clients: Vec<_> = (0..4).map(|_| tokio::task::spawn_blocking(read_all)).collect();
+    for client in clients {
+        timeout(Duration::from_secs(8), client).await.expect("in time").expect("an end");
+    }
+    all_is_given_back(&gateway).await;
 }
 
 #[tokio::test]
