@@ -15,8 +15,10 @@ const PIECE: usize = 256 << 10;
 /// A read that could bring more than what is left of a piece gets at least so much, or another piece: a body of 64 KiB
 /// with its head.
 const LEAST_ROOM: usize = 80 << 10;
-/// Less is copied out: a chunk must not keep a piece from being used that is many times its size.
+/// Less is copied out: a chunk must not keep a piece from being used that is many times its size…
 const FEW: usize = PIECE / 8;
+/// …and where all that are kept are held, any that is more than twice its size: who holds a lot is to hold what he sent.
+const MUCH: usize = PIECE / 2;
 /// Full pieces that a worker keeps or knows of: 16 MiB…
 const KEPT: usize = 64;
 /// …and how many of them at once are worth the time to have malloc give them back: a MiB.
@@ -37,7 +39,7 @@ struct Pieces {
 
 /// What a read brought.
 pub(super) enum Arrived<'a> {
-    /// Not much, and nothing at the end of the stream: to be copied.
+    /// To be copied; nothing at the end of the stream.
     Few(&'a [u8]),
     Many(Bytes),
 }
@@ -53,14 +55,13 @@ pub(super) fn poll_read<S: AsyncRead + Unpin, T>(
         if (pieces.rest.capacity() as u64) < at_most.min(LEAST_ROOM as u64) {
             pieces.begin();
         }
-        let rest = &mut pieces.rest;
-        let at_most = at_most.min(rest.capacity() as u64);
-        let n = ready!(pin!(stream.take(at_most).read_buf(rest)).poll(cx))?;
-        if n >= FEW {
-            return Poll::Ready(Ok(take(Arrived::Many(rest.split_to(n).freeze()))));
+        let at_most = at_most.min(pieces.rest.capacity() as u64);
+        let n = ready!(pin!(stream.take(at_most).read_buf(&mut pieces.rest)).poll(cx))?;
+        if n >= MUCH || n >= FEW && !pieces.are_held() {
+            return Poll::Ready(Ok(take(Arrived::Many(pieces.rest.split_to(n).freeze()))));
         }
-        let taken = take(Arrived::Few(rest));
-        rest.clear();
+        let taken = take(Arrived::Few(&pieces.rest));
+        pieces.rest.clear();
         Poll::Ready(Ok(taken))
     })
 }
@@ -86,6 +87,11 @@ impl Default for Pieces {
 }
 
 impl Pieces {
+    /// Whether chunks are held of every piece that may be kept.
+    fn are_held(&mut self) -> bool {
+        self.full.len() == KEPT && !self.full.iter_mut().rev().any(|piece| piece.try_reclaim(PIECE))
+    }
+
     /// Goes on to a piece of which nobody holds anything, the one that was full last and so is warm, or to a new one.
     fn begin(&mut self) {
         let free = self.full.iter_mut().rposition(|piece| piece.try_reclaim(PIECE));
@@ -141,6 +147,18 @@ mod tests {
         let third = read(FEW).await;
         assert_eq!(third.as_ptr().addr() - second.as_ptr().addr(), FEW);
         assert_eq!(&crumb[..], &third[1..]);
+    }
+
+    #[tokio::test]
+    async fn however_many_chunks_are_held_their_pieces_are_not_many_times_their_size() {
+        let mut held = Vec::new();
+        for _ in 0..8 * KEPT {
+            held.push(read(FEW).await);
+            drop(read(PIECE - FEW).await);
+        }
+        let of = |chunk: Bytes| chunk.try_into_mut().map_or(PIECE, |memory| memory.capacity());
+        let memory: usize = held.into_iter().map(of).sum();
+        assert!(memory <= KEPT * PIECE + 8 * KEPT * 2 * FEW, "{memory}");
     }
 
     #[tokio::test]
