@@ -15,12 +15,12 @@ use super::line;
 use crate::kernel::privileges;
 
 /// Lines that may wait for the writer.
-const QUEUE_LINES: usize = 4_096;
+const QUEUE_LINES: usize = 16 << 10;
 /// Bytes gathered at most before they are written.
 const WRITE_AT: usize = 64 << 10;
-/// The writer, once woken, lets lines gather for so long: a worker that had to wake it for each line would spend
-/// more on that than on all the rest of its logging.
-const GATHER: Duration = Duration::from_millis(5);
+/// The writer lets lines gather for so long: a worker that had to wake it for each line would spend more on that than on
+/// all the rest of its logging. The queue has room for more than 800,000 lines a second.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,15 +177,21 @@ impl Writer {
 
     /// The next message; what is buffered is written before waiting for one. `None`: the end.
     fn next(&mut self) -> Option<Message> {
-        match self.lines.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Disconnected) => None,
-            Err(TryRecvError::Empty) if self.shared.stop.load(SeqCst) => None,
-            Err(TryRecvError::Empty) => {
-                self.flush();
-                let first = self.lines.recv().ok();
-                thread::sleep(GATHER);
-                first
+        loop {
+            match self.lines.try_recv() {
+                Ok(message) => return Some(message),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if self.shared.stop.load(SeqCst) => return None,
+                // While lines keep coming, no worker has to wake this thread.
+                Err(TryRecvError::Empty) if !self.buffer.is_empty() => {
+                    self.flush();
+                    thread::sleep(GATHER);
+                }
+                Err(TryRecvError::Empty) => {
+                    let first = self.lines.recv().ok();
+                    thread::sleep(GATHER);
+                    return first;
+                }
             }
         }
     }
