@@ -99,14 +99,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
 
 /// Waits for the next request without hyper; `None`: there will not be one.
 async fn parked(worker: &Worker, gate: &Gate<TcpStream>, socket: &Socket) -> Option<GateIo<TcpStream>> {
-    worker.parked.set(worker.parked.get() + 1);
-    let next = tokio::select! {
-        biased;
-        io = gate.next_io() => io,
-        () = worker.leaving(socket) => None,
+    let next = async {
+        tokio::select! {
+            biased;
+            io = gate.next_io() => io,
+            () = worker.leaving(socket) => None,
+        }
     };
-    worker.parked.set(worker.parked.get() - 1);
-    next
+    without_hyper(worker, next).await
 }
 
 /// Ready when an answer needs hyper no longer: with the rest of it. To be polled behind hyper.
@@ -117,16 +117,23 @@ async fn rest(client: &Client) -> Rest {
 
 /// Writes the rest of an answer; whether the connection may carry another.
 async fn ended(client: &Client, rest: Rest) -> bool {
-    let worker = &client.worker;
-    worker.parked.set(worker.parked.get() + 1);
-    let ended = tokio::select! {
-        biased;
-        whole = rest => whole,
-        () = client.gate.left() => false,
-        () = worker.ended_and_answered() => false,
+    let ended = async {
+        tokio::select! {
+            biased;
+            whole = rest => whole,
+            () = client.gate.left() => false,
+            () = client.worker.ended_and_answered() => false,
+        }
     };
+    without_hyper(&client.worker, ended).await
+}
+
+/// Counts the connection as one whose hyper has left memory to be given back, while this lasts.
+async fn without_hyper<T>(worker: &Worker, until: impl Future<Output = T>) -> T {
+    worker.parked.set(worker.parked.get() + 1);
+    let output = until.await;
     worker.parked.set(worker.parked.get() - 1);
-    ended
+    output
 }
 
 fn limits(worker: &Worker, local: SocketAddr) -> GateLimits {

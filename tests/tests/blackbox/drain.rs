@@ -12,25 +12,23 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 
 async fn streaming(options: &[&str]) -> (Engine, Gateway, Client, Body) {
-    let engine = Engine::start("qwen-a").await;
-    engine.behave(Behaviour::Stepped);
-    let gateway = Gateway::start_with(qwen(&[&engine]), options).await;
-    let mut client = Client::connect(gateway.address).await;
-    client.send(post(CHAT, chat_stream("qwen"))).await;
-    let (_, mut body) = client.head().await;
-    client.events(&mut body, 1).await;
-    (engine, gateway, client, body)
+    under_way(Behaviour::Stepped, 1, options).await
 }
 
 /// A stream of so many events, of which the client has read enough for hyper to be out of its way.
 async fn long_under_way(events: usize, options: &[&str]) -> (Engine, Gateway, Client, Body) {
+    under_way(Behaviour::Repeats(chunk("data: 1\n\n").into(), events), 30, options).await
+}
+
+/// A stream of which the client has read so many events.
+async fn under_way(stream: Behaviour, read: usize, options: &[&str]) -> (Engine, Gateway, Client, Body) {
     let engine = Engine::start("qwen-a").await;
-    engine.behave(Behaviour::Repeats(chunk("data: 1\n\n").into(), events));
+    engine.behave(stream);
     let gateway = Gateway::start_with(qwen(&[&engine]), options).await;
     let mut client = Client::connect(gateway.address).await;
     client.send(post(CHAT, chat_stream("qwen"))).await;
     let (_, mut body) = client.head().await;
-    client.events(&mut body, 30).await;
+    client.events(&mut body, read).await;
     (engine, gateway, client, body)
 }
 

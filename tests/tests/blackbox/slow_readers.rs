@@ -12,6 +12,7 @@ use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use penstock_tests::h2c::{H2, post as h2_post};
 use penstock_tests::manifests::{backends, gateway, model, pool, traffic_policy};
+use serde_json::Value;
 use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
@@ -94,6 +95,11 @@ async fn an_answer_for_which_nobody_waits_ends_when_its_request_times_out() {
     let clients: Vec<_> = (0..4).map(|_| tokio::task::spawn_blocking(read_all)).collect();
     for client in clients {
         timeout(Duration::from_secs(8), client).await.expect("in time").expect("an end");
+        let in_time = |entry: &Value| {
+            entry["reason"] == "request_timeout"
+                && entry["duration_s"].as_f64().is_some_and(|took| took > 1.9)
+        };
+        gateway.logged("an answer that was cut at its time", in_time).await;
     }
     all_is_given_back(&gateway).await;
 }
