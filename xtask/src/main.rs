@@ -12,6 +12,7 @@ mod real;
 mod run;
 mod shell;
 mod test;
+mod train;
 mod tune;
 
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Find Penstock's settings for this machine and your traffic
     Tune(tune::Arguments),
+    /// Count how Penstock runs under the bench's load, for the compiler to lay out releases by; ten minutes
+    Train,
     /// Count the scanner's instructions for each body of its bench and compare them with what is committed
     Counts(counts::Arguments),
     /// Fuzz one target of gateway/fuzz
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Ebpf { check } => ebpf::run(check),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
+        Command::Train => train::train(),
         Command::Counts(arguments) => counts::counts(&arguments),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Command::BenchEngine(arguments) => bench::engine::run(&arguments),

@@ -1,0 +1,105 @@
+//! `cargo xtask train`: counts how Penstock runs under the load of its bench, for the compiler to lay out a release by.
+//!
+//! What is counted stands in `gateway/profile`, by compiler, and is committed: whoever builds a release has it, without a
+//! training of their own (`.cargo/rustc`). A function that has changed since is built as if it had never been counted.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::bench::peers::OTHER_BUILD;
+use crate::shell::{cargo, command, must, root, target};
+
+const FOLDER: &str = "gateway/profile";
+/// What is trained for. Functions that none of it calls are built as they always were.
+const LOAD: [&str; 6] = ["small", "bodies", "upload", "sse", "one", "conn"];
+
+pub(crate) fn train() -> Result<()> {
+    let rustc = Rustc::ask()?;
+    let profdata = rustc.profdata()?;
+    // Written when Penstock ends, which by then is nobody: not below a folder that may be closed to it.
+    let counted = std::env::temp_dir().join(format!("penstock-train-{}", std::process::id()));
+    fs::create_dir(&counted).with_context(|| format!("cannot make {}", counted.display()))?;
+    fs::set_permissions(&counted, fs::Permissions::from_mode(0o1777))?;
+    let trained = load(&counted).and_then(|()| merge(&profdata, &counted, &rustc.release));
+    fs::remove_dir_all(&counted)?;
+    let profile = trained?;
+    println!(
+        "{} is written; commit it. What was built before stays as it is: cargo clean --release",
+        profile.display()
+    );
+    Ok(())
+}
+
+/// Builds a Penstock that counts, and puts the bench's load on it.
+fn load(counted: &Path) -> Result<()> {
+    let built = target().join("train");
+    let mut build = cargo(&["build", "--release", "--package=penstock"]);
+    build.env("PENSTOCK_TRAIN", counted).env("CARGO_TARGET_DIR", &built);
+    must(build)?;
+    let penstock = format!("{OTHER_BUILD}{}", built.join("release/penstock").display());
+    let xtask = std::env::current_exe().context("cannot find myself")?;
+    let bench = [&["bench"], &LOAD[..], &["--rounds=1", "--seconds=2", "--peers", &penstock]].concat();
+    must(command(xtask, &bench))
+}
+
+/// Leaves out what never ran: it is not to be built for size.
+fn merge(profdata: &Path, counted: &Path, release: &str) -> Result<PathBuf> {
+    let folder = root().join(FOLDER);
+    fs::create_dir_all(&folder)?;
+    let profile = folder.join(format!("{release}.profdata"));
+    let mut merge = command(profdata, &["merge", "--sparse", "--output"]);
+    merge.arg(&profile).arg(counted);
+    must(merge)?;
+    for other in fs::read_dir(&folder)? {
+        let other = other?.path();
+        if other != profile {
+            fs::remove_file(other)?;
+        }
+    }
+    Ok(profile)
+}
+
+/// The compiler, as it describes itself.
+struct Rustc {
+    release: String,
+    host: String,
+    sysroot: PathBuf,
+    /// The major version of its LLVM.
+    llvm: String,
+}
+
+impl Rustc {
+    fn ask() -> Result<Self> {
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let ask = |arguments: &[&str]| -> Result<String> {
+            let output = Command::new(&rustc).args(arguments).output().context("cannot start rustc")?;
+            ensure!(output.status.success(), "rustc {arguments:?} failed");
+            Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        };
+        let said = ask(&["-vV"])?;
+        let field = |name: &str| {
+            let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.with_context(|| format!("rustc -vV does not say its {name}"))
+        };
+        let llvm = field("LLVM version")?.split('.').next().unwrap_or_default().to_owned();
+        let (release, host) = (field("release")?.to_owned(), field("host")?.to_owned());
+        Ok(Self { release, host, sysroot: ask(&["--print", "sysroot"])?.into(), llvm })
+    }
+
+    /// An llvm-profdata that reads what this compiler's programs write.
+    fn profdata(&self) -> Result<PathBuf> {
+        let component = self.sysroot.join("lib/rustlib").join(&self.host).join("bin/llvm-profdata");
+        let of_debian = PathBuf::from(format!("llvm-profdata-{}", self.llvm));
+        let works = |path: &PathBuf| Command::new(path).arg("--version").output().is_ok();
+        [component, of_debian].into_iter().find(works).with_context(|| {
+            format!(
+                "llvm-profdata of LLVM {0} is needed: rustup component add llvm-tools, or apt-get install llvm-{0}",
+                self.llvm
+            )
+        })
+    }
+}
