@@ -3,17 +3,18 @@
 use anyhow::{Result, bail};
 
 use crate::shell::{cargo, must};
-use crate::{arrows, ebpf, licences};
+use crate::{arrows, ebpf, licences, train};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("format", format),
     ("clippy", clippy),
     ("docs", docs),
     ("arrows", arrows::check),
     ("licences", licences::check),
     ("kernel half", || ebpf::run(true)),
+    ("profile", train::check),
 ];
 
 /// Takes every step, so that one run shows all that is wrong.
@@ -28,7 +29,7 @@ pub(crate) fn check() -> Result<()> {
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
-    println!("check: format, clippy, docs, arrows, licences and the kernel half are in order");
+    println!("check: format, clippy, docs, arrows, licences, the kernel half and the profile are in order");
     Ok(())
 }
 

@@ -63,6 +63,40 @@ fn merge(profdata: &Path, counted: &Path, release: &str) -> Result<PathBuf> {
     Ok(profile)
 }
 
+/// Whether releases are built by what is committed: a profile that cannot be read is no more than a warning to rustc.
+pub(crate) fn check() -> Result<()> {
+    let rustc = Rustc::ask()?;
+    let profile = root().join(FOLDER).join(format!("{}.profdata", rustc.release));
+    if !profile.exists() {
+        eprintln!(
+            "warning: releases of rustc {} are built without a profile: {FOLDER} has none for it",
+            rustc.release
+        );
+        return Ok(());
+    }
+    let out = target().join("profile-check/release/deps");
+    fs::create_dir_all(&out)?;
+    let empty = out.join("empty.rs");
+    fs::write(&empty, "")?;
+    let mut build = command(
+        root().join(".cargo/rustc"),
+        &["rustc", "--crate-type=lib", "-C", "opt-level=3", "--out-dir"],
+    );
+    let output = build
+        .arg(&out)
+        .arg(&empty)
+        .env_remove("PENSTOCK_TRAIN")
+        .output()
+        .context("cannot start .cargo/rustc")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success() && said.is_empty(),
+        "{}: run `cargo xtask train`:\n{said}",
+        profile.display()
+    );
+    Ok(())
+}
+
 /// The compiler, as it describes itself.
 struct Rustc {
     release: String,
