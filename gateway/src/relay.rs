@@ -108,6 +108,11 @@ impl Relay {
         relay
     }
 
+    /// When the answer must be over; `None`: no bound.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.patience.deadline()
+    }
+
     fn is_over(&self) -> bool {
         self.connection.is_none() && self.trailers.is_empty()
     }

@@ -158,9 +158,13 @@ pub async fn serve(client: &Rc<Client>, request: Request<Incoming>) -> Response<
         failure::respond(&failure, dialect).map(Served::Own)
     });
     head::describe(&mut response, &request_id);
-    if version != Version::HTTP_2 && client.worker.is_succeeded() {
-        // The one goodbye of HTTP/1.1 that no request can cross.
+    // The one goodbye of HTTP/1.1 that no request can cross; and how one answer to HTTP/1.0 ends.
+    if version != Version::HTTP_2 && client.worker.is_succeeded()
+        || version == Version::HTTP_10 && head::is_of_unknown_length(&response)
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        // To an answer of HTTP/1.1 hyper would add `keep-alive` where a client of HTTP/1.0 wants that.
+        *response.version_mut() = version;
     }
     if without_body {
         head::without_body(&mut response);
@@ -296,6 +300,8 @@ async fn exchange(
     bounds.deadline = deadline;
     let answer = pin!(engine::try_endpoints(client, &head, &upload, traffic, &forward, deadline, entry));
     let mut response = answer.await?;
+    // Its try may have less time.
+    bounds.deadline = response.body().deadline();
     head::edit_response(&mut response, routed.matched, &forward);
     Ok(response.map(Served::Engine))
 }

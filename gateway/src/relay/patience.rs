@@ -28,6 +28,11 @@ impl Patience {
         Self { limits, last: Instant::now() }
     }
 
+    /// When the whole exchange must be over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.limits.deadline
+    }
+
     /// The engine said something now; returns when that is.
     ///
     /// # Errors

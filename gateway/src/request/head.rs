@@ -106,6 +106,11 @@ pub(super) fn describe(response: &mut Response<Served>, request_id: &HeaderValue
     headers.entry(X_REQUEST_ID).or_insert_with(|| request_id.clone());
 }
 
+/// Whether only chunks, or the end of the connection, can say where the answer ends.
+pub(super) fn is_of_unknown_length(response: &Response<Served>) -> bool {
+    matches!(response.body(), Served::Engine(_)) && !response.headers().contains_key(CONTENT_LENGTH)
+}
+
 /// An answer of our own to HEAD has the length of its body, and no body (RFC 9110 section 9.3.2).
 pub(super) fn without_body(response: &mut Response<Served>) {
     if let Served::Own(body) = response.body_mut() {

@@ -186,6 +186,23 @@ async fn a_client_of_http_1_0_is_served_and_closed() {
 }
 
 #[tokio::test]
+async fn a_client_of_http_1_0_that_would_keep_its_connection_is_told_when_that_ends_the_answer() {
+    let (_engine, gateway) = one_engine().await;
+    let asked = |body: String| {
+        let fields = "Host: a\r\nConnection: keep-alive";
+        format!("POST {CHAT} HTTP/1.0\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let mut client = Client::connect(gateway.address).await;
+    client.send(asked(chat("qwen"))).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.ended, answer.head.field("connection")), (Ended::Whole, Some("keep-alive")));
+    client.send(asked(chat_stream("qwen"))).await;
+    let (_, bytes) = client.closed().await;
+    let text = String::from_utf8_lossy(&bytes).to_lowercase();
+    assert!(text.contains("connection: close\r\n") && text.ends_with("data: [done]\n\n"), "{text}");
+}
+
+#[tokio::test]
 async fn a_big_answer_to_a_slow_reader_stays_with_the_engine() {
     let (engine, gateway) = one_engine().await;
     engine.behave(Behaviour::Big(24 * MIB));

@@ -11,7 +11,7 @@ use penstock_tests::engine::{Behaviour, Engine, Then};
 use penstock_tests::eventually;
 use penstock_tests::gateway::Gateway;
 use penstock_tests::h2c::{H2, post as h2_post};
-use penstock_tests::manifests::{backends, gateway, model, pool, traffic_policy};
+use penstock_tests::manifests::{backends, engines, gateway, model, pool, route, rule, traffic_policy};
 use serde_json::Value;
 use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
@@ -38,13 +38,23 @@ async fn all_is_given_back(gateway: &Gateway) {
 #[tokio::test]
 async fn a_client_that_never_reads_is_left_when_its_request_times_out() {
     for answer in [Behaviour::Endless, Behaviour::Repeats(chunk([b'x'; 900]).repeat(8).into(), usize::MAX)] {
-        never_reads(answer).await;
+        let (engine, gateway) = endless_answers().await;
+        engine.behave(answer);
+        never_reads(&engine, &gateway).await;
     }
 }
 
-async fn never_reads(answer: Behaviour) {
-    let (engine, gateway) = endless_answers().await;
-    engine.behave(answer);
+#[tokio::test]
+async fn a_client_that_never_reads_is_left_when_the_try_has_had_its_time() {
+    let engine = Engine::start("qwen-a").await;
+    engine.behave(Behaviour::Endless);
+    let rules = rule("qwen", &[("qwen", 1)]) + "  timeouts: {backendRequest: 3s}\n";
+    let manifests = [gateway(), pool("qwen"), engines("qwen", &[&engine]), route("timed", &rules)];
+    let gateway = Gateway::start(manifests.concat()).await;
+    never_reads(&engine, &gateway).await;
+}
+
+async fn never_reads(engine: &Engine, gateway: &Gateway) {
     let mut clients = Vec::new();
     for _ in 0..4 {
         let mut client = Client::connect(gateway.address).await;
@@ -53,8 +63,8 @@ async fn never_reads(answer: Behaviour) {
     }
     engine.post(3).await;
     sleep(Duration::from_millis(500)).await;
-    assert_eq!(in_flight(&gateway).await, 4.0, "not before its time");
-    all_is_given_back(&gateway).await;
+    assert_eq!(in_flight(gateway).await, 4.0, "not before its time");
+    all_is_given_back(gateway).await;
     for at in 0..4 {
         engine.left(at).await;
     }
