@@ -297,7 +297,6 @@ async fn exchange(
     )?;
 
     let deadline = traffic.request_timeout.map(|limit| Instant::from_std(entry.started()) + limit);
-    bounds.deadline = deadline;
     let answer = pin!(engine::try_endpoints(client, &head, &upload, traffic, &forward, deadline, entry));
     let mut response = answer.await?;
     // Its try may have less time.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::shell::{cargo, command, root, target};
+use crate::shell::{self, cargo, command, root, target};
 
 const FILE: &str = "gateway/benches/scan.counts";
 /// Our crate as in a release, upon what the tests are built of: a release of all of it would take minutes. In one
@@ -57,8 +57,7 @@ pub(crate) fn counts(arguments: &Arguments) -> Result<()> {
 
 /// The compiler decides what the scanner is made of.
 fn rustc() -> Result<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = command(rustc, &["--version"]).output().context("cannot start rustc")?;
+    let output = command(shell::rustc(), &["--version"]).output().context("cannot start rustc")?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 

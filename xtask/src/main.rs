@@ -44,7 +44,7 @@ enum Command {
     Bench(bench::Arguments),
     /// Find Penstock's settings for this machine and your traffic
     Tune(tune::Arguments),
-    /// Count how Penstock runs under the bench's load, for the compiler to lay out releases by; ten minutes
+    /// Count how Penstock runs under the bench's load, for the compiler to lay out releases by; eight minutes
     Train,
     /// Count the scanner's instructions for each body of its bench and compare them with what is committed
     Counts(counts::Arguments),

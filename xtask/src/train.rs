@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench::peers::OTHER_BUILD;
-use crate::shell::{cargo, command, must, root, target};
+use crate::shell::{self, cargo, command, must, root, target};
 
 const FOLDER: &str = "gateway/profile";
 /// What is trained for. Functions that none of it calls are built as they always were.
@@ -50,7 +50,7 @@ fn load(counted: &Path) -> Result<()> {
 fn merge(profdata: &Path, counted: &Path, release: &str) -> Result<PathBuf> {
     let folder = root().join(FOLDER);
     fs::create_dir_all(&folder)?;
-    let profile = folder.join(format!("{release}.profdata"));
+    let profile = profile(release);
     let mut merge = command(profdata, &["merge", "--sparse", "--output"]);
     merge.arg(&profile).arg(counted);
     must(merge)?;
@@ -63,10 +63,15 @@ fn merge(profdata: &Path, counted: &Path, release: &str) -> Result<PathBuf> {
     Ok(profile)
 }
 
+/// Of this compiler, as `.cargo/rustc` names it.
+fn profile(release: &str) -> PathBuf {
+    root().join(FOLDER).join(format!("{release}.profdata"))
+}
+
 /// Whether releases are built by what is committed: a profile that cannot be read is no more than a warning to rustc.
 pub(crate) fn check() -> Result<()> {
     let rustc = Rustc::ask()?;
-    let profile = root().join(FOLDER).join(format!("{}.profdata", rustc.release));
+    let profile = profile(&rustc.release);
     if !profile.exists() {
         eprintln!(
             "warning: releases of rustc {} are built without a profile: {FOLDER} has none for it",
@@ -78,11 +83,10 @@ pub(crate) fn check() -> Result<()> {
     fs::create_dir_all(&out)?;
     let empty = out.join("empty.rs");
     fs::write(&empty, "")?;
-    let mut build = command(
-        root().join(".cargo/rustc"),
-        &["rustc", "--crate-type=lib", "-C", "opt-level=3", "--out-dir"],
-    );
+    let mut build = command(root().join(".cargo/rustc"), &[]);
     let output = build
+        .arg(shell::rustc())
+        .args(["--crate-type=lib", "-C", "opt-level=3", "--out-dir"])
         .arg(&out)
         .arg(&empty)
         .env_remove("PENSTOCK_TRAIN")
@@ -108,9 +112,8 @@ struct Rustc {
 
 impl Rustc {
     fn ask() -> Result<Self> {
-        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let ask = |arguments: &[&str]| -> Result<String> {
-            let output = Command::new(&rustc).args(arguments).output().context("cannot start rustc")?;
+            let output = command(shell::rustc(), arguments).output().context("cannot start rustc")?;
             ensure!(output.status.success(), "rustc {arguments:?} failed");
             Ok(String::from_utf8(output.stdout)?.trim().to_owned())
         };
